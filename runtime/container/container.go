@@ -73,6 +73,14 @@ type Resources struct {
 	HugePages      map[string]int64
 }
 
+// Network is this machine's part of the pod network (DESIGN 7).
+type Network struct {
+	PodCIDR     netip.Prefix // addresses of this machine's pods; the first is the machine's own
+	ClusterCIDR netip.Prefix // all pods of all machines
+	ServiceCIDR netip.Prefix // may be invalid: no services yet
+	MTU         int          // 0: of the machine's default route
+}
+
 // Sandbox is one as it stands.
 type Sandbox struct {
 	ID    string
@@ -210,6 +218,10 @@ type Usage struct {
 
 // Runtime is the port.
 type Runtime interface {
+	// Configure tells where pods of this machine get their addresses. It is
+	// called before the first RunSandbox, and again whenever it changes.
+	Configure(ctx context.Context, n Network) error
+
 	// RunSandbox makes or mends the sandbox and returns it as it stands.
 	RunSandbox(ctx context.Context, s SandboxSpec) (Sandbox, error)
 	// RemoveSandbox removes it with all its containers. Unknown IDs are no error.
@@ -227,8 +239,9 @@ type Runtime interface {
 	Container(ctx context.Context, id string) (Container, error)
 	Containers(ctx context.Context) ([]Container, error)
 
-	// Events sends what happens from now on, until ctx ends. It reconnects by itself and sends Gap then.
-	Events(ctx context.Context) (<-chan Event, error)
+	// Subscribe calls f, one call at a time, with what happens from now on
+	// until stop is called. It reconnects by itself and reports Gap then.
+	Subscribe(f func(Event)) (stop func())
 
 	// Exec runs a process and returns its exit code when it ended. It is killed when ctx ends.
 	Exec(ctx context.Context, id string, e ExecSpec) (int, error)
