@@ -19,6 +19,7 @@ var (
 	ErrBusy     = errors.New("busy")
 	ErrInvalid  = errors.New("invalid")      // the spec can never work: a command that does not exist, a user unknown to the image
 	ErrGone     = errors.New("runtime gone") // no connection; try again
+	ErrNotReady = errors.New("not ready")    // RunSandbox, or Start, comes first (again)
 )
 
 // Pod says whose a sandbox or container is. It is kept with it and read back.
@@ -164,7 +165,8 @@ type Container struct {
 	StartedAt              time.Time
 	FinishedAt             time.Time
 	LogPath                string
-	TerminationMessagePath string // on the machine
+	TerminationMessagePath string         // on the machine
+	StopSignal             syscall.Signal // what the image asks to be stopped with, SIGTERM if nothing
 }
 
 // Event is a change that the runtime saw.
@@ -229,10 +231,14 @@ type Runtime interface {
 	Sandboxes(ctx context.Context) ([]Sandbox, error)
 
 	// Create makes the container, not yet running. ErrNotFound: no such image.
+	// ErrNotReady: its sandbox is not.
 	Create(ctx context.Context, s Spec) error
-	// Start runs it. Starting a running container is no error.
+	// Start runs it. Starting a running container is no error; one that has
+	// exited never runs again (ErrNotReady): the next attempt is a new container.
+	// ErrInvalid: its command cannot be run.
 	Start(ctx context.Context, id string) error
-	// Signal sends sig to its first process, or to all of its processes for SIGKILL.
+	// Signal sends sig to its first process, or to all of its processes for
+	// SIGKILL. What does not run hears nothing, and that is no error.
 	Signal(ctx context.Context, id string, sig syscall.Signal) error
 	// Remove kills what still runs and removes the container. Unknown IDs are no error.
 	Remove(ctx context.Context, id string) error
@@ -243,14 +249,18 @@ type Runtime interface {
 	// until stop is called. It reconnects by itself and reports Gap then.
 	Subscribe(f func(Event)) (stop func())
 
-	// Exec runs a process and returns its exit code when it ended. It is killed when ctx ends.
+	// Exec runs a process and returns its exit code when it ended. It is killed
+	// when ctx ends. ErrNotReady: the container does not run.
 	Exec(ctx context.Context, id string, e ExecSpec) (int, error)
 	Usage(ctx context.Context) ([]Usage, error)
 
 	// Image finds a present image by name, digest or ID.
 	Image(ctx context.Context, name string) (Image, error)
+	// Images lists them by ID.
 	Images(ctx context.Context) ([]Image, error)
 	// Import reads an image archive (docker save or OCI layout, tar, possibly gzipped) and returns what it held.
 	Import(ctx context.Context, archive io.Reader) ([]Image, error)
+	// RemoveImage removes a name, or with an ID all names of that image.
+	// ErrNotFound: nothing has it.
 	RemoveImage(ctx context.Context, name string) error
 }

@@ -1,0 +1,121 @@
+package fake_test
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/troupe-sh/troupe/runtime/container"
+	"github.com/troupe-sh/troupe/runtime/container/fake"
+)
+
+func start(t *testing.T, r *fake.Runtime, b fake.Behaviour) {
+	t.Helper()
+	r.AddImage("app", b)
+	if err := r.Configure(t.Context(), container.Network{PodCIDR: netip.MustParsePrefix("10.1.0.0/29")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.RunSandbox(t.Context(), container.SandboxSpec{ID: "p1"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Create(t.Context(), container.Spec{ID: "c1", Sandbox: "p1", Image: "app"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Start(t.Context(), "c1"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestProcessesEndOnTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := fake.New(fake.Options{})
+		var heard []container.EventKind
+		r.Subscribe(func(e container.Event) { heard = append(heard, e.Kind) })
+		start(t, r, fake.Behaviour{Exits: true, ExitAfter: 5 * time.Second, OOM: true})
+		time.Sleep(6 * time.Second)
+		c, err := r.Container(t.Context(), "c1")
+		if err != nil || c.ExitCode != 137 || !c.OOMKilled || c.FinishedAt.Sub(c.StartedAt) != 5*time.Second {
+			t.Errorf("container %+v, %v", c, err)
+		}
+		if want := []container.EventKind{container.ContainerOOM, container.ContainerExited}; !cmp.Equal(heard, want) {
+			t.Errorf("heard %v", heard)
+		}
+	})
+}
+
+func TestFaultsHitTheNextCall(t *testing.T) {
+	r := fake.New(fake.Options{})
+	start(t, r, fake.Behaviour{})
+	broken := errors.New("broken")
+	r.Inject(fake.Fault{Method: "Remove", Err: broken})
+	r.Inject(fake.Fault{Method: "Remove", Err: broken, Done: true})
+	if err := r.Remove(t.Context(), "c1"); !errors.Is(err, broken) {
+		t.Errorf("Remove: %v", err)
+	}
+	if _, err := r.Container(t.Context(), "c1"); err != nil {
+		t.Errorf("the failed Remove removed it: %v", err)
+	}
+	if err := r.Remove(t.Context(), "c1"); !errors.Is(err, broken) {
+		t.Errorf("Remove: %v", err)
+	}
+	if _, err := r.Container(t.Context(), "c1"); !errors.Is(err, container.ErrNotFound) {
+		t.Errorf("the second Remove did nothing: %v", err)
+	}
+}
+
+func TestRebootAndDisconnect(t *testing.T) {
+	r := fake.New(fake.Options{})
+	start(t, r, fake.Behaviour{})
+	var heard []container.EventKind
+	r.Subscribe(func(e container.Event) { heard = append(heard, e.Kind) })
+	r.Disconnect()
+	if _, err := r.Containers(t.Context()); !errors.Is(err, container.ErrGone) {
+		t.Errorf("Containers of a runtime that is gone: %v", err)
+	}
+	r.Reboot()
+	c, err := r.Container(t.Context(), "c1")
+	if err != nil || c.State != container.Exited || c.ExitKnown {
+		t.Errorf("container %+v, %v", c, err)
+	}
+	boxes, err := r.Sandboxes(t.Context())
+	if err != nil || len(boxes) != 1 || boxes[0].Ready {
+		t.Errorf("sandboxes %+v, %v", boxes, err)
+	}
+	if want := []container.EventKind{container.Gap}; !cmp.Equal(heard, want) {
+		t.Errorf("heard %v", heard)
+	}
+}
+
+func TestAddressesRestAndRunOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := fake.New(fake.Options{})
+		start(t, r, fake.Behaviour{})
+		addr := func(id string) netip.Addr {
+			s, err := r.RunSandbox(t.Context(), container.SandboxSpec{ID: id})
+			if err != nil && !errors.Is(err, container.ErrBusy) {
+				t.Fatal(err)
+			}
+			return s.Addr
+		}
+		last := addr("p1")
+		if err := r.RemoveSandbox(t.Context(), "p1"); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{"a", "b", "c", "d"} {
+			if a := addr(id); !a.IsValid() || a == last {
+				t.Errorf("sandbox %s got %v", id, a)
+			}
+		}
+		if a := addr("e"); a.IsValid() {
+			t.Errorf("a network of five gave a sixth address within a minute: %v", a)
+		}
+		time.Sleep(time.Minute)
+		if a := addr("e"); a != last {
+			t.Errorf("after a minute: %v, not %v", a, last)
+		}
+	})
+}
