@@ -1,0 +1,129 @@
+// Package place says where an agent keeps its things on a machine, so that
+// the agent and whoever stops or removes it look in the same places.
+package place
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// The directories of an agent that was told no others.
+const (
+	DataDir = "/var/lib/troupe"
+	RunDir  = "/run/troupe"
+)
+
+// Dirs are the two directories of one agent.
+type Dirs struct {
+	Data string // survives a reboot
+	Run  string // does not
+}
+
+// Socket is where the agent listens unless told otherwise.
+func (d Dirs) Socket() string { return filepath.Join(d.Run, "troupe.sock") }
+
+// PIDFile holds the agent's process id.
+func (d Dirs) PIDFile() string { return filepath.Join(d.Run, "troupe.pid") }
+
+// Log is where an agent in the background writes.
+func (d Dirs) Log() string { return filepath.Join(d.Data, "trouped.log") }
+
+// Containerd is the directory of the containerd that the agent runs itself
+// when the machine has none: configuration, state and socket.
+func (d Dirs) Containerd() string { return filepath.Join(d.Run, "containerd") }
+
+// WritePID writes the calling process's id. The file goes when the process ends in
+// order; one left by a process that was killed is told by PID.
+func (d Dirs) WritePID() error {
+	if err := os.MkdirAll(d.Run, 0o755); err != nil {
+		return err
+	}
+	return replace(d.PIDFile(), []byte(strconv.Itoa(os.Getpid())+"\n"))
+}
+
+// PID is the running agent's process id, 0 if none runs: a file without a
+// process, or with a process that is something else by now, counts as none.
+func (d Dirs) PID() (int, error) {
+	b, err := os.ReadFile(d.PIDFile())
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0, fmt.Errorf("%s: not a process id: %w", d.PIDFile(), err)
+	}
+	if !IsAgent(pid) {
+		return 0, nil
+	}
+	return pid, nil
+}
+
+// IsAgent says whether that process is an agent, and not a zombie.
+func IsAgent(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	open, end := strings.IndexByte(string(stat), '('), strings.LastIndexByte(string(stat), ')')
+	if open < 0 || end < open || end+2 >= len(stat) {
+		return false
+	}
+	return string(stat[open+1:end]) == "trouped" && stat[end+2] != 'Z'
+}
+
+// Settings are what an agent was started with, as far as somebody else has to
+// know it to stop it or to remove what it made.
+type Settings struct {
+	Node                string `json:"node"`
+	RunDir              string `json:"runDir"`
+	Containerd          string `json:"containerd"` // address of the daemon's socket
+	ContainerdNamespace string `json:"containerdNamespace"`
+	PrivateContainerd   bool   `json:"privateContainerd"` // the agent's own, to be stopped with it
+	CgroupParent        string `json:"cgroupParent"`
+	PodCIDR             string `json:"podCIDR"`
+}
+
+func (d Dirs) settings() string { return filepath.Join(d.Data, "agent.json") }
+
+// Write keeps s in the data directory.
+func (d Dirs) Write(s Settings) error {
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return replace(d.settings(), append(b, '\n'))
+}
+
+// Read is what the last agent with this data directory wrote, and false if
+// there was none.
+func (d Dirs) Read() (Settings, bool, error) {
+	var s Settings
+	b, err := os.ReadFile(d.settings())
+	if errors.Is(err, os.ErrNotExist) {
+		return s, false, nil
+	}
+	if err != nil {
+		return s, false, err
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, false, fmt.Errorf("%s: %w", d.settings(), err)
+	}
+	return s, true, nil
+}
+
+// replace writes a file so that a reader sees the old or the new one, whole.
+func replace(path string, b []byte) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, b, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
