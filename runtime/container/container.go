@@ -220,6 +220,10 @@ type Usage struct {
 
 // Runtime is the port.
 type Runtime interface {
+	// Version names the runtime that answers, as a Node reports it:
+	// containerd://1.6.20. ErrGone: none answers.
+	Version(ctx context.Context) (string, error)
+
 	// Configure tells where pods of this machine get their addresses. It is
 	// called before the first RunSandbox, and again whenever it changes.
 	Configure(ctx context.Context, n Network) error

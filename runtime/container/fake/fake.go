@@ -173,6 +173,13 @@ func (r *Runtime) emit(e container.Event) {
 	}
 }
 
+// Version implements [container.Runtime].
+func (r *Runtime) Version(context.Context) (string, error) {
+	late, err := r.begin("Version")
+	defer r.end()
+	return "fake://1", cmp.Or(err, late)
+}
+
 // Configure implements [container.Runtime].
 func (r *Runtime) Configure(_ context.Context, n container.Network) error {
 	late, err := r.begin("Configure")
