@@ -3,6 +3,8 @@
 package api
 
 import (
+	"cmp"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -28,4 +30,9 @@ func (k Key) String() string {
 		return k.Resource + "/" + k.Name
 	}
 	return k.Resource + "/" + k.Namespace + "/" + k.Name
+}
+
+// Compare orders keys as lists show them: by resource, namespace, name.
+func (k Key) Compare(o Key) int {
+	return cmp.Or(cmp.Compare(k.Resource, o.Resource), cmp.Compare(k.Namespace, o.Namespace), cmp.Compare(k.Name, o.Name))
 }
