@@ -22,6 +22,10 @@ type Change struct {
 	Key   api.Key
 	Value []byte   // api.Encode, sealed for secrets
 	Index []string // api.Indexes: "node=n1", "owner=<uid>"
+	// Frees says that this change carries a deletion on (the object has a
+	// deletionTimestamp), so that it is taken when the disk is nearly full. It
+	// is not written.
+	Frees bool
 }
 
 // Command remembers that a command was carried out, so that asking again
@@ -42,6 +46,17 @@ type Entry struct {
 	Commands []Command
 }
 
+// Frees tells whether e is taken when the disk is nearly full: it sets nothing
+// but objects that are being deleted.
+func (e Entry) Frees() bool {
+	for _, c := range e.Changes {
+		if c.Value != nil && !c.Frees {
+			return false
+		}
+	}
+	return true
+}
+
 // Why a proposal failed.
 var (
 	// ErrNotLeader: nothing was written, ask the leader.
@@ -50,7 +65,7 @@ var (
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	// ErrRefused: epoch or base were not current; nothing was written.
 	ErrRefused = errors.New("refused: stale epoch or base")
-	// ErrNoRoom: the disk is nearly full; nothing was written. Batches that only delete are still taken.
+	// ErrNoRoom: the disk is nearly full; nothing was written. Batches that only delete (Entry.Frees) are still taken.
 	ErrNoRoom = errors.New("no room on disk")
 )
 
