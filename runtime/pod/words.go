@@ -1,0 +1,164 @@
+// Package pod is what the actors of the node tree share about pods: the words
+// that they say to each other, and the pure rules of Kubernetes' own agent that
+// turn a pod into specifications for the runtime, and what the runtime has into
+// the pod's status.
+package pod
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/troupe-sh/troupe/runtime/container"
+)
+
+// Found is what this machine holds of one pod.
+type Found struct {
+	Sandbox    *container.Sandbox // nil: none
+	Containers []container.Container
+}
+
+// Between workers and a pod's worker.
+type (
+	// Hello is what a child asks its parent when it starts, also after a
+	// restart. The reply is Keep, from a container's worker's parent Run.
+	Hello struct{}
+
+	// Keep gives a pod's worker the pod and what is there of it already. The
+	// worker forgets everything that it knew.
+	Keep struct {
+		Pod   *corev1.Pod
+		Gone  bool // the registry has no such pod any more: see Wish
+		Found Found
+	}
+
+	// Wish is the pod as the registry now has it. Gone: it has none any more;
+	// what is left of it here has to end at once.
+	Wish struct {
+		Pod  *corev1.Pod
+		Gone bool
+	}
+
+	// Look is what the machine was seen to hold of the pod. It may be old when
+	// it arrives: who believes otherwise asks the runtime.
+	Look struct{ Found Found }
+
+	// Report is a pod's status as its worker sees it. The reply is Written once
+	// this one or a later one is in the registry.
+	Report struct {
+		UID    types.UID
+		Status *corev1.PodStatus
+		Number uint64
+	}
+
+	// Written says that the registry has the report of that number.
+	Written struct{ Number uint64 }
+
+	// Ended says that nothing of the pod is left on this machine but its
+	// object. It is repeated until the worker is stopped.
+	Ended struct{ UID types.UID }
+
+	// Note is something that people should know of a pod: it becomes an Event.
+	Note struct {
+		Type      string // Normal, Warning
+		Reason    string
+		Message   string
+		Container string // empty: of the pod as a whole
+		Pod       *corev1.Pod
+		At        time.Time
+	}
+)
+
+// Between a pod's worker and a container's.
+type (
+	// Run gives a container's worker what to run and what is there already. The
+	// worker forgets everything that it knew.
+	Run struct {
+		Pod   *corev1.Pod
+		Name  string
+		Found []container.Container   // of this name
+		Old   *corev1.ContainerStatus // as the registry has it
+	}
+
+	// Revise is a changed pod.
+	Revise struct{ Pod *corev1.Pod }
+
+	// Enter says that the sandbox is there and volumes are mounted: containers
+	// may be made.
+	Enter struct {
+		Sandbox container.Sandbox
+		Mounts  []container.Mount
+	}
+
+	// Leave says that the sandbox has to be made anew: the container must end.
+	// The answer is a ContainerReport that says Out.
+	Leave struct{ Grace time.Duration }
+
+	// Stop ends the container for good after Grace at the latest; nothing is
+	// started any more. Again with a shorter grace shortens it.
+	Stop struct {
+		Grace    time.Duration
+		Signaled bool // it has had its signal already, in an agent's earlier life
+	}
+
+	// Seen is Look for one container.
+	Seen struct{ Found []container.Container }
+
+	// ContainerReport is a container as its worker sees it.
+	ContainerReport struct {
+		Status   corev1.ContainerStatus
+		Over     bool // it has ended and by its policy will not run again
+		Out      bool // nothing of it runs, and Enter comes first before anything does
+		Stopped  bool // nothing of it runs nor ever will
+		Signaled bool // it has had the signal of Stop, or needs none
+	}
+)
+
+// With the actor images.
+type (
+	// FindImage asks for an image. The reply is ImageFound, at once; and again
+	// when an image that was not there has come.
+	FindImage struct{ Name string }
+
+	// ImageFound answers FindImage. Err is container.ErrNotFound when it is not there.
+	ImageFound struct {
+		Name  string
+		Image container.Image
+		Err   error
+	}
+
+	// ImagesLoaded tells images that some have come, by an import.
+	ImagesLoaded struct{}
+)
+
+// With the actor volumes.
+type (
+	// Mount asks for a pod's volumes. The reply is Mounted.
+	Mount struct{ Pod *corev1.Pod }
+
+	// Mounted answers Mount: the mounts of each container by its name.
+	Mounted struct {
+		UID    types.UID
+		Mounts map[string][]container.Mount
+		Err    error
+	}
+
+	// Unmount asks to take down what a pod had mounted. The reply is Unmounted.
+	Unmount struct{ UID types.UID }
+
+	// Unmounted answers Unmount.
+	Unmounted struct {
+		UID types.UID
+		Err error
+	}
+
+	// Volumes asks who has any. The reply is VolumesOf.
+	Volumes struct{}
+
+	// VolumesOf answers Volumes.
+	VolumesOf struct {
+		UIDs []types.UID
+		Err  error
+	}
+)
