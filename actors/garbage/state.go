@@ -1,0 +1,285 @@
+// Package garbage deletes what nobody needs any more: objects whose owners are
+// all gone, and events after an hour. It also carries out foreground and orphan
+// deletion (https://kubernetes.io/docs/concepts/architecture/garbage-collection/).
+// One actor, in the shell of package reconcile.
+package garbage
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/troupe-sh/troupe/actors/mailbox"
+	"github.com/troupe-sh/troupe/actors/reconcile"
+	"github.com/troupe-sh/troupe/api"
+	"github.com/troupe-sh/troupe/api/command"
+	"github.com/troupe-sh/troupe/cluster/journal"
+)
+
+const (
+	eventsKept   = time.Hour
+	batchObjects = 500
+)
+
+// Resources are what the collector follows: every kind.
+func Resources() (resources []string) {
+	for _, k := range api.Kinds() {
+		resources = append(resources, k.GroupResource().String())
+	}
+	return resources
+}
+
+// New returns what decides about garbage.
+func New(hub *journal.Hub) func(mailbox.Work) reconcile.Decider {
+	return func(mailbox.Work) reconcile.Decider { return &state{hub: hub} }
+}
+
+// state is what has to be looked at.
+type state struct {
+	hub    *journal.Hub
+	check  map[api.Key]struct{} // may have lost an owner, or waits for its dependents
+	events []api.Key            // about in the order of their age
+}
+
+// Reset implements [reconcile.Follower].
+func (s *state) Reset() {
+	s.check, s.events = map[api.Key]struct{}{}, nil
+	for _, resource := range Resources() {
+		for _, record := range s.hub.List(resource, "") {
+			s.see(record.Key, reconcile.Object(record))
+		}
+	}
+}
+
+// Changed implements [reconcile.Follower].
+func (s *state) Changed(changes []journal.Changed) {
+	for _, c := range changes {
+		if c.New != nil {
+			s.see(c.New.Key, reconcile.Object(c.New))
+		} else {
+			was := reconcile.Object(c.Old)
+			delete(s.check, c.Old.Key)
+			s.dependents(was.GetUID())
+			s.owners(was)
+		}
+	}
+}
+
+// see notes what has to be looked at because key now holds object.
+func (s *state) see(key api.Key, object api.Object) {
+	if key.Resource == "events" {
+		if e := object.(*corev1.Event); e.Count <= 1 {
+			s.events = append(s.events, key)
+		}
+		return
+	}
+	if len(object.GetOwnerReferences()) > 0 || finalizes(object) != "" {
+		s.check[key] = struct{}{}
+	}
+	if finalizes(object) != "" {
+		s.dependents(object.GetUID())
+	}
+	if object.GetDeletionTimestamp() != nil {
+		s.owners(object)
+	}
+}
+
+// finalizes is the propagation that the deletion of object waits for: Foreground, Orphan or none.
+func finalizes(object api.Object) string {
+	if object.GetDeletionTimestamp() == nil {
+		return ""
+	}
+	for _, f := range object.GetFinalizers() {
+		if f == metav1.FinalizerDeleteDependents || f == metav1.FinalizerOrphanDependents {
+			return f
+		}
+	}
+	return ""
+}
+
+func (s *state) dependentsOf(uid types.UID) (records []*journal.Record) {
+	for _, resource := range Resources() {
+		records = append(records, s.hub.Index("owner="+string(uid), resource)...)
+	}
+	return records
+}
+
+func (s *state) dependents(uid types.UID) {
+	for _, record := range s.dependentsOf(uid) {
+		s.check[record.Key] = struct{}{}
+	}
+}
+
+// owners notes the owners of object that wait for their dependents.
+func (s *state) owners(object api.Object) {
+	for _, ref := range object.GetOwnerReferences() {
+		if owner, known := s.owner(object, ref); known && owner != nil && finalizes(owner) != "" {
+			s.check[api.KeyOf(owner)] = struct{}{}
+		}
+	}
+}
+
+// owner finds who an ownerReference names. It is nil when that is gone; an
+// owner of a kind that Troupe does not have is not known, and never counts as gone.
+func (s *state) owner(object api.Object, ref metav1.OwnerReference) (owner api.Object, known bool) {
+	gv, err := schema.ParseGroupVersion(ref.APIVersion)
+	if err != nil {
+		return nil, false
+	}
+	for _, k := range api.Kinds() {
+		if k.Kind != ref.Kind || k.Group != gv.Group {
+			continue
+		}
+		namespace := ""
+		if k.Namespaced {
+			namespace = object.GetNamespace()
+		}
+		owner := reconcile.Lookup(s.hub)(k.Key(namespace, ref.Name))
+		if owner == nil || owner.GetUID() != ref.UID {
+			return nil, true
+		}
+		return owner, true
+	}
+	return nil, false
+}
+
+// Decide implements [reconcile.Decider].
+func (s *state) Decide(now time.Time) reconcile.Decision {
+	var d reconcile.Decision
+	for _, key := range slices.SortedFunc(maps.Keys(s.check), api.Key.Compare) {
+		if len(d.Changes) >= batchObjects {
+			break
+		}
+		delete(s.check, key)
+		if record, ok := s.hub.Get(key); ok {
+			d.Changes = append(d.Changes, s.look(record, now)...)
+		}
+	}
+	s.expire(now, &d)
+	return d
+}
+
+// expire deletes the events that are old enough, and says when the next one is.
+func (s *state) expire(now time.Time, d *reconcile.Decision) {
+	for range len(s.events) {
+		if len(d.Changes) >= batchObjects {
+			return
+		}
+		record, ok := s.hub.Get(s.events[0])
+		if !ok {
+			s.events = s.events[1:]
+			continue
+		}
+		e := reconcile.Object(record).(*corev1.Event)
+		if rest := eventsKept - now.Sub(lastSeen(e)); rest > 0 {
+			if now.Sub(e.CreationTimestamp.Time) < eventsKept {
+				d.Again = rest // those behind are younger
+				return
+			}
+			s.events = append(s.events[1:], s.events[0]) // repeated since: its turn comes again
+			d.Again = eventsKept
+			continue
+		}
+		d.Changes = append(d.Changes, command.Change{Op: command.Delete, Key: record.Key, UID: e.UID, Version: record.Seq})
+		s.events = s.events[1:]
+	}
+}
+
+func lastSeen(e *corev1.Event) time.Time {
+	switch {
+	case e.Series != nil:
+		return e.Series.LastObservedTime.Time
+	case !e.LastTimestamp.IsZero():
+		return e.LastTimestamp.Time
+	case !e.EventTime.IsZero():
+		return e.EventTime.Time
+	}
+	return e.CreationTimestamp.Time
+}
+
+// look decides about one object.
+func (s *state) look(record *journal.Record, now time.Time) []command.Change {
+	object := reconcile.Object(record)
+	update := func(o api.Object) command.Change {
+		return command.Change{Op: command.Update, Key: record.Key, Object: o, UID: object.GetUID(), Version: record.Seq}
+	}
+	if f := finalizes(object); f != "" {
+		if changes := s.finalize(object, f); len(changes) > 0 {
+			return changes
+		}
+		if len(s.dependentsOf(object.GetUID())) > 0 {
+			return nil // they are looked at themselves; the last one's end brings us back
+		}
+		freed := object.DeepCopyObject().(api.Object)
+		freed.SetFinalizers(slices.DeleteFunc(freed.GetFinalizers(), func(x string) bool { return x == f }))
+		changes := []command.Change{update(freed)}
+		if _, isPod := object.(*corev1.Pod); len(freed.GetFinalizers()) == 0 && !isPod {
+			changes = append(changes, command.Change{Op: command.Delete, Key: record.Key, UID: object.GetUID()})
+		}
+		return changes
+	}
+	refs := object.GetOwnerReferences()
+	if len(refs) == 0 {
+		return nil
+	}
+	var gone, going []types.UID
+	for _, ref := range refs {
+		owner, known := s.owner(object, ref)
+		switch {
+		case known && owner == nil:
+			gone = append(gone, ref.UID)
+		case owner != nil && finalizes(owner) == metav1.FinalizerDeleteDependents:
+			going = append(going, ref.UID)
+		}
+	}
+	switch {
+	case len(gone)+len(going) == len(refs):
+		updated, now := api.BeginDelete(object, nil, now)
+		if now {
+			return []command.Change{{Op: command.Delete, Key: record.Key, UID: object.GetUID(), Version: record.Seq}}
+		}
+		if updated != object {
+			return []command.Change{update(updated)}
+		}
+	case len(gone)+len(going) > 0: // others still own it
+		kept := object.DeepCopyObject().(api.Object)
+		kept.SetOwnerReferences(slices.DeleteFunc(kept.GetOwnerReferences(), func(r metav1.OwnerReference) bool {
+			return slices.Contains(gone, r.UID) || slices.Contains(going, r.UID)
+		}))
+		return []command.Change{update(kept)}
+	}
+	return nil
+}
+
+// finalize frees the dependents of an object that leaves them behind.
+func (s *state) finalize(object api.Object, finalizer string) (changes []command.Change) {
+	if finalizer != metav1.FinalizerOrphanDependents {
+		return nil
+	}
+	for _, record := range s.dependentsOf(object.GetUID()) {
+		dependent := reconcile.Object(record).DeepCopyObject().(api.Object)
+		dependent.SetOwnerReferences(slices.DeleteFunc(dependent.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return r.UID == object.GetUID() }))
+		changes = append(changes, command.Change{Op: command.Update, Key: record.Key, Object: dependent, UID: dependent.GetUID(), Version: record.Seq})
+	}
+	s.check[api.KeyOf(object)] = struct{}{} // look again once they are free
+	return changes
+}
+
+// Answered implements [reconcile.Decider]: what was refused is looked at again.
+func (s *state) Answered(done []command.Change, results []command.Result, err error) {
+	for i, c := range done {
+		if err == nil && results[i].Err == nil {
+			continue
+		}
+		if c.Key.Resource == "events" {
+			s.events = append(s.events, c.Key)
+		} else {
+			s.check[c.Key] = struct{}{}
+		}
+	}
+}

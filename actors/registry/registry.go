@@ -1,0 +1,194 @@
+// Package registry orders all writes of the cluster and puts them into the
+// journal in batches: while one batch is on its way to the disk, the commands
+// that arrive wait, and the next batch takes them all.
+//
+//	Supervisor  control: first of a rest-for-one group
+//	Accepts     *command.Commit *command.Sync
+//	Emits       replies *command.Committed *command.Synced
+//	On restart  answers what waited with "outcome unknown" (the same ID asked again is answered rightly), then lets the journal settle before it takes more
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/troupe-sh/troupe/actors/mailbox"
+	"github.com/troupe-sh/troupe/api/command"
+	"github.com/troupe-sh/troupe/cluster/journal"
+)
+
+// Config is what a Registry works with.
+type Config struct {
+	Journal journal.Journal
+	Epoch   journal.Epoch // the reign that this tree serves
+	Seal    func(resource string, value []byte) ([]byte, error)
+	PodCIDR netip.Prefix // all pods of the cluster
+	Kernel  mailbox.Kernel
+	Log     *slog.Logger
+}
+
+// Registry is the actor.
+type Registry struct {
+	config   Config
+	work     mailbox.Work
+	inFlight *batch
+	settling bool // the journal's barrier is awaited
+	waiting  []request
+}
+
+// request is a command and who waits for its answer.
+type request struct {
+	commit *command.Commit // nil: a Sync
+	sender *actor.PID
+}
+
+// New returns what spawns a Registry.
+func New(c Config) actor.Producer {
+	return func() actor.Actor { return &Registry{config: c, work: c.Kernel.New()} }
+}
+
+// What a Registry tells itself.
+type (
+	settled  struct{ err error }
+	proposed struct{ err error }
+	unsettle struct{}
+)
+
+const (
+	waitingMax   = 1024
+	settleAgain  = 100 * time.Millisecond
+	retryAfter   = 1 // seconds, told to clients that get 429
+	noRoomAdvice = "free space on the disk that holds the journal, or delete objects"
+)
+
+// Receive implements [actor.Actor].
+func (r *Registry) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		r.settle(ctx)
+	case *command.Commit:
+		r.take(ctx, request{m, ctx.Sender()})
+	case *command.Sync:
+		r.take(ctx, request{nil, ctx.Sender()})
+	case settled:
+		r.settled(ctx, m.err)
+	case unsettle:
+		r.settle(ctx)
+	case proposed:
+		r.proposed(ctx, m.err)
+	case *actor.Stopping, *actor.Restarting:
+		r.work.Cancel()
+		r.abandon(ctx)
+	case actor.SystemMessage, actor.AutoReceiveMessage:
+	default:
+		r.config.Log.Warn("unknown message", "actor", ctx.Self().Id, "message", fmt.Sprintf("%T", m))
+	}
+}
+
+// take queues a request and starts a batch if none is under way.
+func (r *Registry) take(ctx actor.Context, q request) {
+	if len(r.waiting) >= waitingMax && q.commit != nil {
+		answer(ctx, q, &command.Committed{ID: q.commit.ID, Err: apierrors.NewTooManyRequests("too many writes wait for the journal", retryAfter)})
+		return
+	}
+	r.waiting = append(r.waiting, q)
+	r.next(ctx)
+}
+
+// next sends all that waits, up to a batch's size, on its way.
+func (r *Registry) next(ctx actor.Context) {
+	for r.inFlight == nil && !r.settling && len(r.waiting) > 0 {
+		b := r.prepare()
+		if len(b.entry.Changes) == 0 && len(b.entry.Commands) == 0 {
+			b.reply(ctx) // nothing changes: reads of the present, refusals, repeated commands
+			continue
+		}
+		r.inFlight = b
+		journal, entry := r.config.Journal, b.entry
+		r.work.Go(ctx, func(c context.Context) any { return proposed{journal.Propose(c, entry)} })
+	}
+}
+
+func (r *Registry) proposed(ctx actor.Context, err error) {
+	b := r.inFlight
+	r.inFlight = nil
+	switch {
+	case err == nil:
+		b.reply(ctx)
+	case errors.Is(err, journal.ErrRefused):
+		// Something entered the journal beside us: look again, then decide anew.
+		r.waiting = append(b.requests, r.waiting...)
+		r.settle(ctx)
+		return
+	case errors.Is(err, journal.ErrNoRoom):
+		r.noRoom(ctx, b)
+	case errors.Is(err, journal.ErrNotLeader):
+		b.fail(ctx, apierrors.NewServiceUnavailable("this member no longer leads; try again"))
+	case errors.Is(err, journal.ErrUnknownOutcome):
+		b.fail(ctx, err)
+	default:
+		b.fail(ctx, fmt.Errorf("%w: %w", journal.ErrUnknownOutcome, err))
+		panic(fmt.Errorf("propose: %w", err))
+	}
+	r.next(ctx)
+}
+
+// noRoom refuses what asks for room and sends the deletes of the batch again.
+func (r *Registry) noRoom(ctx actor.Context, b *batch) {
+	var frees []request
+	for _, q := range b.requests {
+		if q.commit == nil || onlyDeletes(q.commit) {
+			frees = append(frees, q)
+			continue
+		}
+		answer(ctx, q, &command.Committed{ID: q.commit.ID, Err: insufficientStorage()})
+	}
+	if len(frees) == len(b.requests) {
+		b.fail(ctx, insufficientStorage())
+		return
+	}
+	r.waiting = append(frees, r.waiting...)
+}
+
+// settle waits until the journal has applied all that was in flight before.
+func (r *Registry) settle(ctx actor.Context) {
+	r.settling = true
+	j := r.config.Journal
+	r.work.Go(ctx, func(c context.Context) any { return settled{j.Barrier(c)} })
+}
+
+func (r *Registry) settled(ctx actor.Context, err error) {
+	if err != nil {
+		r.work.After(ctx, settleAgain, unsettle{})
+		return
+	}
+	r.settling = false
+	r.next(ctx)
+}
+
+// abandon tells everyone who waits that the outcome is not known.
+func (r *Registry) abandon(ctx actor.Context) {
+	if r.inFlight != nil {
+		r.inFlight.fail(ctx, journal.ErrUnknownOutcome)
+		r.inFlight = nil
+	}
+	for _, q := range r.waiting {
+		if q.commit != nil {
+			answer(ctx, q, &command.Committed{ID: q.commit.ID, Err: journal.ErrUnknownOutcome})
+		}
+	}
+	r.waiting = nil
+}
+
+func answer(ctx actor.Context, q request, m any) {
+	if q.sender != nil {
+		ctx.Send(q.sender, m)
+	}
+}
