@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/troupe-sh/troupe/cmd/internal/place"
+)
+
+// stopWait is how long a process of Troupe's own has to end in order.
+const stopWait = 10 * time.Second
+
+func newDown(_ *agent, streams genericiooptions.IOStreams) *cobra.Command {
+	var dirs place.Dirs
+	var purge bool
+	var grace time.Duration
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Stop the agent and its pods",
+		Long: templates.LongDesc(`
+			Stop the agent of this machine, the containers of its pods and all that serves them.
+
+			What the agent knows stays in its data directory: "troupe up" starts the pods again,
+			as after a reboot. With --purge nothing is left: containers, images, mounts, network
+			namespaces, cgroups, nftables tables and all files of the agent are removed, also
+			when the agent itself is dead.`),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if os.Getuid() != 0 {
+				return errors.New("down stops processes and unmounts: run it as root")
+			}
+			s, known, err := dirs.Read()
+			if err != nil {
+				return err
+			}
+			if err := sameNetwork(dirs); err != nil {
+				return err
+			}
+			stopped, err := stopAgent(cmd.Context(), dirs)
+			if err != nil {
+				return err
+			}
+			if stopped {
+				fmt.Fprintln(streams.Out, "agent stopped")
+			}
+			if !known {
+				if stopped {
+					return fmt.Errorf("%s names no agent: what it ran may go on", dirs.Data)
+				}
+				fmt.Fprintf(streams.Out, "no agent was started with the data directory %s: nothing to do\n", dirs.Data)
+				return nil
+			}
+			w := sweep{dirs: dirs, settings: s}
+			if purge {
+				if err := w.purge(cmd.Context(), grace); err != nil {
+					return fmt.Errorf("purge: %w", err)
+				}
+				fmt.Fprintln(streams.Out, "everything removed")
+				return nil
+			}
+			n, err := w.stop(cmd.Context(), grace)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(streams.Out, "%d containers stopped; \"troupe up\" starts them again\n", n)
+			return nil
+		},
+	}
+	addDirFlags(cmd.Flags(), &dirs)
+	cmd.Flags().BoolVar(&purge, "purge", false, "Also remove all that the agent made, its data included")
+	cmd.Flags().DurationVar(&grace, "grace", 10*time.Second, "How long containers have to end after SIGTERM")
+	return cmd
+}
+
+// sameNetwork refuses to work from another network namespace than the agent's:
+// what it made there would not be found.
+func sameNetwork(d place.Dirs) error {
+	pid, err := d.PID()
+	if err != nil || pid == 0 {
+		return err
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return nil // it ended meanwhile
+	}
+	ours, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return err
+	}
+	if theirs != ours {
+		return fmt.Errorf("the agent, process %d, runs in another network namespace: run this command there (nsenter --net=/proc/%d/ns/net …)", pid, pid)
+	}
+	return nil
+}
+
+// stopAgent ends the agent in order, and with SIGKILL if it does not obey. It
+// says whether one ran.
+func stopAgent(ctx context.Context, d place.Dirs) (bool, error) {
+	pid, err := d.PID()
+	if err != nil || pid == 0 {
+		return false, err
+	}
+	return true, end(ctx, []int{pid}, place.IsAgent)
+}
+
+// end stops processes with SIGTERM, those that do not obey with SIGKILL.
+func end(ctx context.Context, pids []int, still func(pid int) bool) error {
+	err := endBy(ctx, pids, still, syscall.SIGTERM)
+	if errors.Is(err, errStillThere) {
+		err = endBy(ctx, pids, still, syscall.SIGKILL)
+	}
+	return err
+}
+
+var errStillThere = errors.New("still there")
+
+// endBy sends a signal and waits for up to stopWait until the processes are gone.
+func endBy(ctx context.Context, pids []int, still func(pid int) bool, signal syscall.Signal) error {
+	for _, pid := range pids {
+		if !still(pid) {
+			continue
+		}
+		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("stop process %d: %w", pid, err)
+		}
+	}
+	for deadline := time.Now().Add(stopWait); slices.ContainsFunc(pids, still); {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes %v after %s: %w; /proc/PID/stack says what holds them", pids, signal, errStillThere)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pollInterval):
+		}
+	}
+	return nil
+}
