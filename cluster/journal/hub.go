@@ -88,8 +88,7 @@ func (h *Hub) Publish(s *State) {
 // Next has returned less than it was asked for. It must not block; it runs
 // where the change is applied.
 func (h *Hub) Subscribe(from uint64, wake func(), resources ...string) *Cursor {
-	slices.Sort(resources)
-	c := &Cursor{hub: h, resources: slices.Compact(resources), upTo: from, wake: wake}
+	c := &Cursor{hub: h, resources: slices.Compact(slices.Sorted(slices.Values(resources))), upTo: from, wake: wake}
 	h.mu.Lock()
 	h.issued++
 	c.id = h.issued
