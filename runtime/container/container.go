@@ -30,6 +30,7 @@ type SandboxSpec struct {
 	ID           string // the pod's UID
 	Pod          Pod
 	Hostname     string
+	Domain       string // of the host name: <subdomain>.<namespace>.svc.<cluster domain>, if it has one
 	HostNetwork  bool
 	HostIPC      bool
 	HostPID      bool
@@ -256,6 +257,12 @@ type Runtime interface {
 	// Exec runs a process and returns its exit code when it ended. It is killed
 	// when ctx ends. ErrNotReady: the container does not run.
 	Exec(ctx context.Context, id string, e ExecSpec) (int, error)
+	// CloseStdin ends the standard input of a container made with Stdin: it
+	// stays open across those who write to it until then.
+	CloseStdin(ctx context.Context, id string) error
+	// Resize sets the size of the terminal of a container made with TTY.
+	Resize(ctx context.Context, id string, size Size) error
+	// Usage of what runs, by container ID.
 	Usage(ctx context.Context) ([]Usage, error)
 
 	// Image finds a present image by name, digest or ID.

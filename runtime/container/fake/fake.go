@@ -511,6 +511,33 @@ func (r *Runtime) Exec(ctx context.Context, id string, e container.ExecSpec) (in
 	return code, cmp.Or(err, late)
 }
 
+// CloseStdin implements [container.Runtime].
+func (r *Runtime) CloseStdin(_ context.Context, id string) error {
+	return r.touch("CloseStdin", id)
+}
+
+// Resize implements [container.Runtime].
+func (r *Runtime) Resize(_ context.Context, id string, _ container.Size) error {
+	return r.touch("Resize", id)
+}
+
+// touch is a call that only needs a running container.
+func (r *Runtime) touch(method, id string) error {
+	late, err := r.begin(method)
+	defer r.end()
+	if err != nil {
+		return err
+	}
+	c, ok := r.containers[id]
+	switch {
+	case !ok:
+		return fmt.Errorf("container %s: %w", id, container.ErrNotFound)
+	case c.State != container.Running:
+		return fmt.Errorf("container %s: %w", id, container.ErrNotReady)
+	}
+	return late
+}
+
 // Usage implements [container.Runtime].
 func (r *Runtime) Usage(context.Context) ([]container.Usage, error) {
 	late, err := r.begin("Usage")
