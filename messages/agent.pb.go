@@ -222,6 +222,8 @@ type Actor struct {
 	Restarts        int64                  `protobuf:"varint,5,opt,name=restarts,proto3" json:"restarts,omitempty"` // since the agent started
 	LastFailure     string                 `protobuf:"bytes,6,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
 	LastFailureTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_failure_time,json=lastFailureTime,proto3" json:"last_failure_time,omitempty"`
+	LastMessage     string                 `protobuf:"bytes,8,opt,name=last_message,json=lastMessage,proto3" json:"last_message,omitempty"` // the type of the message that it failed at
+	LastStack       string                 `protobuf:"bytes,9,opt,name=last_stack,json=lastStack,proto3" json:"last_stack,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -303,6 +305,20 @@ func (x *Actor) GetLastFailureTime() *timestamppb.Timestamp {
 		return x.LastFailureTime
 	}
 	return nil
+}
+
+func (x *Actor) GetLastMessage() string {
+	if x != nil {
+		return x.LastMessage
+	}
+	return ""
+}
+
+func (x *Actor) GetLastStack() string {
+	if x != nil {
+		return x.LastStack
+	}
+	return ""
 }
 
 // RestartActor is answered by ActorRestarted.
@@ -682,7 +698,7 @@ const file_agent_proto_rawDesc = "" +
 	"\n" +
 	"ListActors\"5\n" +
 	"\tActorList\x12(\n" +
-	"\x06actors\x18\x01 \x03(\v2\x10.troupe.v1.ActorR\x06actors\"\xe4\x01\n" +
+	"\x06actors\x18\x01 \x03(\v2\x10.troupe.v1.ActorR\x06actors\"\xa6\x02\n" +
 	"\x05Actor\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x14\n" +
@@ -690,7 +706,10 @@ const file_agent_proto_rawDesc = "" +
 	"\amailbox\x18\x04 \x01(\x03R\amailbox\x12\x1a\n" +
 	"\brestarts\x18\x05 \x01(\x03R\brestarts\x12!\n" +
 	"\flast_failure\x18\x06 \x01(\tR\vlastFailure\x12F\n" +
-	"\x11last_failure_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0flastFailureTime\"\"\n" +
+	"\x11last_failure_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0flastFailureTime\x12!\n" +
+	"\flast_message\x18\b \x01(\tR\vlastMessage\x12\x1d\n" +
+	"\n" +
+	"last_stack\x18\t \x01(\tR\tlastStack\"\"\n" +
 	"\fRestartActor\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"\x10\n" +
 	"\x0eActorRestarted\"\x1f\n" +

@@ -91,6 +91,9 @@ func printActors(w io.Writer, format string, actors []*messages.Actor) error {
 
 // rows draws the tree: each actor under its parent.
 func rows(format string, actors []*messages.Actor) [][]string {
+	actors = slices.SortedFunc(slices.Values(actors), func(a, b *messages.Actor) int {
+		return slices.Compare(strings.Split(a.Path, "/"), strings.Split(b.Path, "/"))
+	})
 	out := make([][]string, 0, len(actors))
 	for _, a := range actors {
 		depth := strings.Count(a.Path, "/")

@@ -1,0 +1,188 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/troupe-sh/troupe/actors/supervise"
+	"github.com/troupe-sh/troupe/gateway/agent"
+	"github.com/troupe-sh/troupe/messages"
+	"github.com/troupe-sh/troupe/runtime/container/fake"
+	"github.com/troupe-sh/troupe/sdk"
+)
+
+// tree is one supervision tree with two actors.
+type tree struct{ failed []string }
+
+func (t *tree) Actors() []supervise.Status {
+	return []supervise.Status{
+		{Path: "control/pods", Why: "pods' lives", State: supervise.Active, Mailbox: 2},
+		{Path: "control", State: supervise.Active, Restarts: 3, LastFailure: "index out of range", LastFailureAt: time.Unix(1700000000, 0)},
+	}
+}
+
+func (t *tree) Fail(path string) error {
+	switch path {
+	case "control":
+		return errors.New("control is the root")
+	case "control/pods":
+		t.failed = append(t.failed, path)
+		return nil
+	case "control/bug":
+		panic("a bug")
+	}
+	return supervise.ErrUnknown
+}
+
+func serve(t *testing.T) (*sdk.Client, *tree, string) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "a.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &tree{}
+	s := agent.New(agent.Deps{
+		Version: &messages.Version{Troupe: "v1", Node: "n1"},
+		Trees:   func() []agent.Trees { return []agent.Trees{tr} },
+		Runtime: fake.New(fake.Options{}),
+		Log:     slog.New(slog.DiscardHandler),
+	}).HTTP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "rest") }))
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	c, err := sdk.Dial(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		s.Close()
+		<-served
+	})
+	return c, tr, socket
+}
+
+func TestOneSocketServesBothFaces(t *testing.T) {
+	c, _, socket := serve(t)
+	v, err := c.Version(t.Context())
+	if err != nil || v.Troupe != "v1" || v.Node != "n1" {
+		t.Fatalf("Version: %v, %v", v, err)
+	}
+	h := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}}
+	defer h.CloseIdleConnections()
+	r, err := h.Get("http://troupe/api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if b, err := io.ReadAll(r.Body); err != nil || string(b) != "rest" {
+		t.Fatalf("GET /api: %q, %v", b, err)
+	}
+}
+
+func TestActors(t *testing.T) {
+	c, tr, _ := serve(t)
+	actors, err := c.Actors(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, a := range actors {
+		got = append(got, a.Path)
+	}
+	if d := cmp.Diff([]string{"control", "control/pods"}, got); d != "" {
+		t.Fatalf("paths (-want +got):\n%s", d)
+	}
+	if a := actors[0]; a.Restarts != 3 || a.LastFailure != "index out of range" || a.LastFailureTime.AsTime().Unix() != 1700000000 {
+		t.Errorf("control: %v", a)
+	}
+	if a := actors[1]; a.Mailbox != 2 || a.State != "Running" || a.LastFailureTime != nil {
+		t.Errorf("control/pods: %v", a)
+	}
+
+	if err := c.RestartActor(t.Context(), "control/pods"); err != nil || len(tr.failed) != 1 {
+		t.Errorf("restart: %v, told %v", err, tr.failed)
+	}
+	for path, want := range map[string]string{
+		"control":      "control is the root",
+		"nowhere":      `actor "nowhere": there is none at that path`,
+		"control/bug":  "a bug of its own",
+		"control/bug2": "there is none",
+	} {
+		if err := c.RestartActor(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("restart %s: %v, want %q", path, err, want)
+		}
+	}
+}
+
+func TestImages(t *testing.T) {
+	c, _, _ := serve(t)
+	img, err := random.Image(1<<20, 1) // more than one part
+	if err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	if err := tarball.Write(name.MustParseReference("docker.io/library/web:1"), img, &archive); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := c.LoadImage(t.Context(), bytes.NewReader(archive.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(loaded) != 1 || loaded[0].Names[0] != "docker.io/library/web:1" {
+		t.Fatalf("loaded %v", loaded)
+	}
+	present, err := c.Images(t.Context())
+	if err != nil || len(present) != 1 || present[0].Id != loaded[0].Id {
+		t.Fatalf("images: %v, %v", present, err)
+	}
+	if err := c.RemoveImage(t.Context(), "web:1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.RemoveImage(t.Context(), "web:1"); err == nil || !strings.Contains(err.Error(), `image "web:1": not found`) {
+		t.Fatalf("remove again: %v", err)
+	}
+	if _, err := c.LoadImage(t.Context(), strings.NewReader("no archive")); err == nil || !strings.Contains(err.Error(), "load image") {
+		t.Fatalf("load of no archive: %v", err)
+	}
+}
+
+func TestAnArchiveThatCannotBeReadIsNotLoaded(t *testing.T) {
+	c, _, _ := serve(t)
+	broken := errors.New("disk broken")
+	if _, err := c.LoadImage(t.Context(), io.MultiReader(strings.NewReader("start"), failing{broken})); !errors.Is(err, broken) {
+		t.Fatalf("load: %v, want %v", err, broken)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestNobodyAnswers(t *testing.T) {
+	c, err := sdk.Dial(filepath.Join(t.TempDir(), "none.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Version(t.Context()); !errors.Is(err, sdk.ErrNoAgent) {
+		t.Fatalf("Version: %v", err)
+	}
+}
