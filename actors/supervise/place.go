@@ -198,6 +198,9 @@ func (p *place) fail(reason, message any) {
 	p.mu.Unlock()
 	p.tree.options.Log.Warn("actor failed", slog.String("actor", p.path), slog.Any("error", reason),
 		slog.String("message", fmt.Sprintf("%T", message)), slog.String("stack", stack))
+	if p.tree.options.Failed != nil {
+		p.tree.options.Failed(p.status())
+	}
 }
 
 // brief is a stack from the panic down to where the library comes in: the rest

@@ -19,6 +19,7 @@ type Options struct {
 	Now        func() time.Time      // nil: time.Now
 	Dispatcher actor.Dispatcher      // nil: the library's, on goroutines
 	Mailbox    actor.MailboxProducer // nil: the library's, without limit
+	Failed     func(Status)          // nil, or called from inside every actor that panics
 	Fell       func(error)           // the root's budget is spent: called once, from inside the tree, which then stops; it must not wait for that
 }
 
