@@ -1,6 +1,7 @@
 package supervise_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/actors/supervise"
 )
 
@@ -218,4 +220,336 @@ func TestRestForOneRestartsThoseBehind(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestGroupRestartsItsChildrenWhenItIsRestarted(t *testing.T) {
+	run(t, func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.OneForOne, minute,
+			supervise.Group("edge", supervise.OneForOne, minute,
+				supervise.Leaf("dns", "", j.scripted("dns")), supervise.Leaf("proxy", "", j.scripted("proxy"))))
+	}, func(w *world) {
+		if err := w.tree.Fail("node/edge"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for _, s := range w.tree.Actors() {
+			want := 1
+			if s.Path == "node" {
+				want = 0
+			}
+			if s.State != supervise.Active || s.Restarts != want {
+				t.Errorf("%s is %s after %d restarts, want %d", s.Path, s.State, s.Restarts, want)
+			}
+		}
+		if s := w.status("node/edge"); s.LastFailure != "made to fail on purpose" {
+			t.Errorf("last failure %q", s.LastFailure)
+		}
+	})
+}
+
+func TestFamilySupervisesWhatItSpawns(t *testing.T) {
+	run(t, func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.OneForOne, minute, supervise.Family("pods", "a worker each", minute, j.scripted("pods")))
+	}, func(w *world) {
+		for _, name := range []string{"x", "y", "x", "bad/name"} {
+			w.tell("node/pods", spawn{supervise.Leaf(name, "one pod", w.lives.scripted(name))})
+		}
+		w.lived("pods Started", "x Started", "y Started",
+			"pods: supervise: start node/pods/x: spawn: name exists",
+			`pods: supervise: "bad/name" is no name of an actor: it must not be empty or contain a slash`)
+		w.tell("node/pods/x", crash{"boom"})
+		w.tell("node/pods/x", crash{"boom"})
+		w.lived("x Restarting", "x Started", "x Restarting", "x Started")
+		w.tell("node/pods", stopChild{"y"})
+		w.lived("y Stopped")
+		if got, want := w.paths(), []string{"node", "node/pods", "node/pods/x"}; !slices.Equal(got, want) {
+			t.Errorf("actors %q, want %q", got, want)
+		}
+		w.tell("node/pods/x", crash{"boom"})
+		w.lived("pods Restarting", "x Stopped", "pods Started")
+		if s := w.status("node/pods"); s.Restarts != 1 || s.LastFailure != "node/pods/x failed more than 2 in 1m: boom" {
+			t.Errorf("family %+v", s)
+		}
+		if got, want := w.paths(), []string{"node", "node/pods"}; !slices.Equal(got, want) {
+			t.Errorf("actors %q, want %q", got, want)
+		}
+		w.tell("node/pods", spawn{supervise.Leaf("x", "one pod", w.lives.scripted("x"))})
+		w.tell("node/pods/x", crash{"boom"}) // out of a new budget
+		w.lived("x Started", "x Restarting", "x Started")
+	})
+}
+
+func TestDeclaredActorThatStopsByItselfFailsItsGroup(t *testing.T) {
+	run(t, func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.OneForOne, minute,
+			supervise.Group("edge", supervise.OneForOne, minute, supervise.Leaf("dns", "", j.scripted("dns"))))
+	}, func(w *world) {
+		w.tell("node/edge/dns", stopSelf{})
+		w.lived("dns Started", "dns Stopped", "dns Started")
+		if s := w.status("node/edge"); s.LastFailure != "node/edge/dns stopped by itself" || s.Restarts != 1 {
+			t.Errorf("edge %+v", s)
+		}
+	})
+}
+
+func TestPanicOnTheWayOutIsNotedAndStopsNothing(t *testing.T) {
+	for _, at := range []any{&actor.Stopping{}, &actor.Stopped{}, &actor.Restarting{}} {
+		t.Run(fmt.Sprintf("%T", at), func(t *testing.T) {
+			run(t, func(j *journal) supervise.Node {
+				fragile := func() actor.Actor {
+					inner := j.scripted("x")()
+					return actor.ReceiveFunc(func(ctx actor.Context) {
+						inner.Receive(ctx)
+						if fmt.Sprintf("%T", ctx.Message()) == fmt.Sprintf("%T", at) {
+							panic("on the way out")
+						}
+					})
+				}
+				return supervise.Group("node", supervise.OneForOne, minute, supervise.Family("pods", "", minute, func() actor.Actor {
+					inner := j.scripted("pods")()
+					return actor.ReceiveFunc(func(ctx actor.Context) {
+						if _, ok := ctx.Message().(*actor.Terminated); ok {
+							j.add("pods saw the end of x")
+						}
+						if m, ok := ctx.Message().(string); ok && m == "go" {
+							if _, err := supervise.Spawn(ctx, supervise.Leaf("x", "", fragile)); err != nil {
+								panic(err)
+							}
+							return
+						}
+						inner.Receive(ctx)
+					})
+				}))
+			}, func(w *world) {
+				w.tell("node/pods", "go")
+				w.tell("node/pods/x", crash{"boom"})
+				if s := w.status("node/pods/x"); s.State != supervise.Active || s.Restarts != 1 {
+					t.Errorf("after a restart %+v", s)
+				}
+				w.tell("node/pods", stopChild{"x"})
+				w.lived("pods Started", "x Started", "x Restarting", "x Started", "x Stopped", "pods saw the end of x")
+				if w.status("node/pods/x").Path != "" {
+					t.Error("it is still listed")
+				}
+			})
+		})
+	}
+}
+
+func TestPanicInAProducerIsTheChildsFailure(t *testing.T) {
+	var made int
+	for name, produce := range map[string]actor.Producer{"panic": func() actor.Actor { panic(errBoom) }, "nil": func() actor.Actor { return nil }} {
+		t.Run(name, func(t *testing.T) {
+			made = 0
+			run(t, func(j *journal) supervise.Node {
+				return supervise.Group("node", supervise.OneForOne, minute, supervise.Leaf("x", "", func() actor.Actor {
+					if made++; made%2 == 1 {
+						return produce()
+					}
+					return j.scripted("x")()
+				}))
+			}, func(w *world) {
+				w.lived("x Started")
+				s := w.status("node/x")
+				if s.State != supervise.Active || s.Restarts != 1 || s.LastFailure == "" {
+					t.Errorf("%+v", s)
+				}
+				if name == "panic" && !strings.Contains(s.LastStack, "supervise_test.go") {
+					t.Errorf("stack does not show the producer: %s", s.LastStack)
+				}
+			})
+		})
+	}
+}
+
+func TestARestartNeverFollowsAStop(t *testing.T) {
+	// The family stops its child in the message after the one at which the
+	// child failed: its restart must not bring the child back.
+	run(t, func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.OneForOne, minute, supervise.Family("pods", "", minute, func() actor.Actor {
+			inner := j.scripted("pods")()
+			return actor.ReceiveFunc(func(ctx actor.Context) {
+				if m, ok := ctx.Message().(string); ok && m == "fail and stop" {
+					child := ctx.Children()[0]
+					ctx.Send(child, crash{"boom"})
+					time.Sleep(time.Second) // until the failure waits in the mailbox
+					ctx.Stop(child)
+					return
+				}
+				inner.Receive(ctx)
+			})
+		}))
+	}, func(w *world) {
+		w.tell("node/pods", spawn{supervise.Leaf("x", "", w.lives.scripted("x"))})
+		// x cannot end before its own child has.
+		w.tell("node/pods/x", spawn{supervise.Leaf("slow", "", func() actor.Actor {
+			inner := w.lives.scripted("slow")()
+			return actor.ReceiveFunc(func(ctx actor.Context) {
+				if _, ok := ctx.Message().(*actor.Stopping); ok {
+					time.Sleep(10 * time.Second)
+				}
+				inner.Receive(ctx)
+			})
+		})})
+		w.tell("node/pods", "fail and stop")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.lived("pods Started", "x Started", "slow Started", "slow Stopped", "x Stopped")
+	})
+}
+
+func TestChildOfAnotherMakingEscalates(t *testing.T) {
+	run(t, func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.OneForOne, minute, supervise.Leaf("x", "", func() actor.Actor {
+			inner := j.scripted("x")()
+			return actor.ReceiveFunc(func(ctx actor.Context) {
+				if ctx.Message() == "go" {
+					ctx.Send(ctx.Spawn(actor.PropsFromProducer(j.scripted("wild"))), crash{errBoom})
+					return
+				}
+				inner.Receive(ctx)
+			})
+		}))
+	}, func(w *world) {
+		w.tell("node/x", "go")
+		if s := w.status("node/x"); s.Restarts != 1 || !strings.Contains(s.LastFailure, "was not started by supervise.Spawn") {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestFail(t *testing.T) {
+	run(t, func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.OneForOne, minute, supervise.Leaf("x", "", j.scripted("x")))
+	}, func(w *world) {
+		if err := w.tree.Fail("node/x"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		w.lived("x Started", "x Restarting", "x Started")
+		if err := w.tree.Fail("node/y"); !errors.Is(err, supervise.ErrUnknown) {
+			t.Errorf("unknown actor: %v", err)
+		}
+		if err := w.tree.Fail("node"); err == nil {
+			t.Error("the root was made to fail")
+		}
+	})
+}
+
+func TestMailboxLength(t *testing.T) {
+	run(t, func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.OneForOne, minute, supervise.Leaf("x", "", func() actor.Actor {
+			return actor.ReceiveFunc(func(ctx actor.Context) {
+				if ctx.Message() == "slow" {
+					time.Sleep(time.Second)
+					panic("done")
+				}
+			})
+		}))
+	}, func(w *world) {
+		for _, m := range []string{"slow", "a", "b"} {
+			w.tell("node/x", m)
+		}
+		if s := w.status("node/x"); s.Mailbox != 2 {
+			t.Errorf("%d messages wait, want 2", s.Mailbox)
+		}
+		time.Sleep(2 * time.Second)
+		if s := w.status("node/x"); s.Mailbox != 0 {
+			t.Errorf("%d messages wait after the restart, want 0", s.Mailbox)
+		}
+	})
+}
+
+func TestPanicOfWorkIsThePanicOfItsActor(t *testing.T) {
+	run(t, func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.OneForOne, minute, supervise.Leaf("x", "", func() actor.Actor {
+			work := mailbox.Real().New()
+			inner := j.scripted("x")()
+			return actor.ReceiveFunc(func(ctx actor.Context) {
+				if ctx.Message() == "work" {
+					work.Go(ctx, func(context.Context) any { panic(errBoom) })
+					return
+				}
+				inner.Receive(ctx)
+			})
+		}))
+	}, func(w *world) {
+		w.tell("node/x", "work")
+		w.lived("x Started", "x Restarting", "x Started")
+		if s := w.status("node/x"); s.LastFailure != "work panicked: boom" || !strings.Contains(s.LastStack, "supervise_test.go") {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		system := supervise.NewSystem(nil)
+		defer system.Shutdown()
+		lives := &journal{}
+		tree := supervise.Group("node", supervise.OneForOne, minute, supervise.Leaf("x", "", lives.scripted("x")))
+		for name, bad := range map[string]supervise.Node{
+			"a leaf as root":           supervise.Leaf("x", "", lives.scripted("x")),
+			"no name":                  supervise.Group("", supervise.OneForOne, minute),
+			"two children of one name": supervise.Group("n", supervise.OneForOne, minute, tree, tree),
+		} {
+			if r, err := supervise.Start(system, bad, supervise.Options{}); err == nil {
+				r.Stop()
+				t.Errorf("%s was started", name)
+			}
+		}
+		for range 3 { // a control tree comes and goes with leadership
+			r, err := supervise.Start(system, tree, supervise.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := supervise.Start(system, tree, supervise.Options{}); err == nil {
+				t.Error("started twice")
+			}
+			other, err := supervise.Start(system, supervise.Group("control", supervise.OneForOne, minute), supervise.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			other.Stop()
+			r.Stop()
+			r.Stop()
+		}
+		if got := lives.take(); len(got) != 6 {
+			t.Errorf("lived %q", got)
+		}
+	})
+}
+
+func TestMermaid(t *testing.T) {
+	j := &journal{}
+	tree := supervise.Group("control", supervise.RestForOne, supervise.Budget{Restarts: 3, Within: time.Minute},
+		supervise.Leaf("registry", `orders "all" writes`, j.scripted("")),
+		supervise.Family("pods", "a pod's life", supervise.Budget{Restarts: 5, Within: 90 * time.Minute}, j.scripted("")),
+		supervise.Group("edge", supervise.OneForOne, supervise.Budget{Restarts: 3, Within: time.Hour}, supervise.Leaf("dns", "", j.scripted(""))))
+	const want = `flowchart TD
+  control["control<br/><i>rest for one, 3 in 1m</i>"]
+  control_registry["registry<br/>orders #quot;all#quot; writes"]
+  control --> control_registry
+  control_pods["pods<br/>a pod's life<br/><i>each child 5 in 1h30m</i>"]
+  control --> control_pods
+  control_edge["edge<br/><i>one for one, 3 in 1h</i>"]
+  control --> control_edge
+  control_edge_dns["dns"]
+  control_edge --> control_edge_dns
+`
+	var got strings.Builder
+	if err := tree.Mermaid(&got); err != nil || got.String() != want {
+		t.Errorf("%v\n%s", err, got.String())
+	}
+}
+
+func TestSystemLogsTheLibraryLower(t *testing.T) {
+	var out strings.Builder
+	system := supervise.NewSystem(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})))
+	defer system.Shutdown()
+	system.Logger().With("a", 1).WithGroup("g").Info("not worth it")
+	system.Logger().Warn("worth it")
+	if got := out.String(); strings.Contains(got, "not worth it") || strings.Contains(got, "actor system started") || !strings.Contains(got, "worth it") {
+		t.Errorf("logged %q", got)
+	}
 }
