@@ -34,7 +34,9 @@ func Prepare(o Object) (Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", KeyOf(o), err)
 	}
-	ctx := genericapirequest.WithNamespace(context.Background(), o.GetNamespace())
+	ctx := genericapirequest.WithRequestInfo(genericapirequest.WithNamespace(context.Background(), o.GetNamespace()), &genericapirequest.RequestInfo{
+		APIGroup: k.Group, APIVersion: k.Version, Resource: k.Resource, Namespace: o.GetNamespace(),
+	}) // some of the rules ask what the request is about
 	k.strategy.PrepareForCreate(ctx, in)
 	if errs := k.strategy.Validate(ctx, in); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(k.GroupKind(), cmp.Or(o.GetName(), o.GetGenerateName()), errs)

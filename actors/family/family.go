@@ -21,14 +21,17 @@ import (
 	"github.com/troupe-sh/troupe/cluster/journal"
 )
 
+// Route tells which objects' actors a change concerns.
+type Route func(journal.Changed) []api.Key
+
 // Config says whose family it is.
 type Config struct {
 	Deps     reconcile.Deps
-	Resource string                            // each of its objects has a child
-	Why      string                            // what a child does, in a line
-	Also     []string                          // further resources whose changes matter to children
-	Route    func(c journal.Changed) []api.Key // which children a change of those concerns
-	Child    func(key api.Key) actor.Producer  // what spawns a child
+	Resource string                           // each of its objects has a child
+	Why      string                           // what a child does, in a line
+	Also     []string                         // further resources whose changes matter to children
+	Route    Route                            // which children a change of those concerns
+	Child    func(key api.Key) actor.Producer // what spawns a child
 }
 
 // New returns what spawns a family.
@@ -41,6 +44,7 @@ func New(c Config) actor.Producer {
 type family struct {
 	config   Config
 	cursor   *journal.Cursor
+	stopping bool
 	children map[api.Key]*child
 	keys     map[string]api.Key // by the child's PID
 }
@@ -63,6 +67,7 @@ func (f *family) Receive(ctx actor.Context) {
 	case *actor.Terminated:
 		f.ended(ctx, m.Who)
 	case *actor.Stopping, *actor.Restarting:
+		f.stopping = true
 		if f.cursor != nil {
 			f.cursor.Close()
 		}
@@ -163,7 +168,6 @@ func (f *family) spawn(ctx actor.Context, key api.Key) {
 	if err != nil {
 		panic(fmt.Errorf("start the actor of %s: %w", key, err))
 	}
-	ctx.Watch(pid)
 	f.children[key], f.keys[pid.Id] = &child{pid: pid}, key
 }
 
@@ -177,7 +181,7 @@ func (f *family) end(ctx actor.Context, key api.Key) {
 // ended forgets a child that has stopped; one whose object came back meanwhile is made anew.
 func (f *family) ended(ctx actor.Context, pid *actor.PID) {
 	key, ok := f.keys[pid.Id]
-	if !ok {
+	if !ok || f.stopping {
 		return
 	}
 	delete(f.keys, pid.Id)

@@ -62,7 +62,6 @@ type Deps struct {
 	Hub      *journal.Hub
 	Registry func() *actor.PID
 	Kernel   mailbox.Kernel
-	NewUID   func() string // for names that must be unique
 	Log      *slog.Logger
 }
 
@@ -119,6 +118,7 @@ func (r *reconciler) Receive(ctx actor.Context) {
 		if r.cursor != nil {
 			r.cursor.Close()
 		}
+	case *actor.DeadLetterResponse: // the registry is being restarted: the writer asks again
 	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
 		r.deps.Log.Warn("unknown message", "actor", ctx.Self().Id, "message", fmt.Sprintf("%T", m))

@@ -102,8 +102,8 @@ func (s *state) see(key api.Key, object api.Object) {
 		return
 	}
 	pod, _ := object.(*corev1.Pod)
-	delete(s.pending, key)
 	if pod == nil || pod.Spec.NodeName != "" || pod.DeletionTimestamp != nil || ended(pod) {
+		delete(s.pending, key)
 		delete(s.waiting, key)
 	}
 	if pod == nil || ended(pod) {
@@ -307,9 +307,10 @@ func (s *state) place(pod *corev1.Pod) (node, why string) {
 		return node, ""
 	}
 	var parts []string
-	for _, r := range slices.Sorted(maps.Keys(reasons)) {
-		parts = append(parts, fmt.Sprintf("%d %s", reasons[r], r))
+	for r, n := range reasons {
+		parts = append(parts, fmt.Sprintf("%d %s", n, r))
 	}
+	slices.Sort(parts)
 	if total == 0 {
 		return "", "no nodes available to schedule pods"
 	}

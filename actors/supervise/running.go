@@ -249,5 +249,6 @@ func NewSystem(log *slog.Logger, opts ...actor.ConfigOption) *actor.ActorSystem 
 	quiet := slog.New(lower{log.Handler()})
 	return actor.NewActorSystem(append([]actor.ConfigOption{
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return quiet }),
+		actor.WithDeadLetterThrottleCount(0), // log each: the throttle is a goroutine that never ends
 	}, opts...)...)
 }

@@ -1,0 +1,107 @@
+package actors
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/troupe-sh/troupe/actors/containerworker"
+	"github.com/troupe-sh/troupe/actors/machine"
+	"github.com/troupe-sh/troupe/actors/mailbox"
+	"github.com/troupe-sh/troupe/actors/podworker"
+	"github.com/troupe-sh/troupe/actors/reconcile"
+	"github.com/troupe-sh/troupe/actors/registry"
+	"github.com/troupe-sh/troupe/actors/volumes"
+	"github.com/troupe-sh/troupe/actors/workers"
+	"github.com/troupe-sh/troupe/cluster/feed"
+	"github.com/troupe-sh/troupe/cluster/journal"
+	"github.com/troupe-sh/troupe/runtime/container"
+	"github.com/troupe-sh/troupe/runtime/pod"
+)
+
+// Well-known actors, by their paths.
+const (
+	RegistryPath = "control/registry"
+	ImagesPath   = "node/images"
+	volumesPath  = "node/volumes"
+)
+
+// ControlDeps is what the control tree works with.
+type ControlDeps struct {
+	System  *actor.ActorSystem
+	Journal journal.Journal
+	Epoch   journal.Epoch // the reign that this tree serves
+	Seal    func(resource string, value []byte) ([]byte, error)
+	PodCIDR netip.Prefix // all pods of the cluster; each node gets a part
+	Kernel  mailbox.Kernel
+	Log     *slog.Logger
+}
+
+func (d ControlDeps) registry() registry.Config {
+	return registry.Config{Journal: d.Journal, Epoch: d.Epoch, Seal: d.Seal, PodCIDR: d.PodCIDR, Kernel: d.Kernel, Log: d.Log}
+}
+
+func (d ControlDeps) shell() reconcile.Deps {
+	return reconcile.Deps{Hub: d.Journal.Hub(), Registry: at(d.System, RegistryPath), Kernel: d.Kernel, Log: d.Log}
+}
+
+// MachineDeps is what the node tree works with.
+type MachineDeps struct {
+	System      *actor.ActorSystem
+	Node        string
+	Registry    func() *actor.PID // on the leader
+	Feed        feed.Feed
+	Runtime     container.Runtime
+	Volumes     volumes.Port
+	Host        machine.Host
+	Disk        Disk
+	Machine     pod.Machine
+	ClusterCIDR netip.Prefix
+	Version     string
+	Backoff     time.Duration // before a container's second restart; 0: 10 s
+	Kernel      mailbox.Kernel
+	Log         *slog.Logger
+}
+
+// Disk is what the node tree keeps in files. runtime/poddir implements it.
+type Disk interface {
+	workers.Disk
+	podworker.Disk
+	containerworker.Disk
+}
+
+func (d MachineDeps) machine() machine.Config {
+	return machine.Config{
+		Kernel: d.Kernel, Log: d.Log, Node: d.Node, Registry: d.Registry, Feed: d.Feed, Runtime: d.Runtime, Host: d.Host,
+		Version: d.Version, ClusterCIDR: d.ClusterCIDR,
+	}
+}
+
+func (d MachineDeps) workers(worker actor.Producer) workers.Config {
+	return workers.Config{
+		Kernel: d.Kernel, Log: d.Log, Node: d.Node, Registry: d.Registry, Volumes: at(d.System, volumesPath),
+		Feed: d.Feed, Runtime: d.Runtime, Disk: d.Disk, Worker: worker,
+	}
+}
+
+func (d MachineDeps) podWorker(container actor.Producer) podworker.Config {
+	return podworker.Config{
+		Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Disk: d.Disk, Volumes: at(d.System, volumesPath),
+		Container: container, Machine: d.Machine,
+	}
+}
+
+func (d MachineDeps) containerWorker() containerworker.Config {
+	return containerworker.Config{
+		Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Disk: d.Disk, Images: at(d.System, ImagesPath),
+		Machine: d.Machine, Backoff: d.Backoff,
+	}
+}
+
+// at names an actor of this system by its path.
+func at(system *actor.ActorSystem, path string) func() *actor.PID {
+	pid := system.NewLocalPID(path)
+	return func() *actor.PID { return pid }
+}

@@ -1,0 +1,215 @@
+package registry_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/troupe-sh/troupe/actors"
+	"github.com/troupe-sh/troupe/actors/controltest"
+	"github.com/troupe-sh/troupe/api"
+	"github.com/troupe-sh/troupe/api/command"
+	"github.com/troupe-sh/troupe/cluster/journal"
+	"github.com/troupe-sh/troupe/cluster/journal/model"
+)
+
+func configMap(name string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Data: map[string]string{"a": "1"}}
+}
+
+func key(name string) api.Key {
+	return api.Key{Resource: "configmaps", Namespace: "default", Name: name}
+}
+
+func TestWritesAreNumberedCheckedAndSeen(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		made := w.Create(configMap("a"))
+		if made.GetUID() == "" || made.GetResourceVersion() == "" || made.GetCreationTimestamp().Time.IsZero() {
+			t.Errorf("a created object lacks what the registry gives: %+v", made.GetResourceVersion())
+		}
+		again := w.Commit(command.Change{Op: command.Create, Key: key("a"), Object: configMap("a")})
+		if !apierrors.IsAlreadyExists(again.Results[0].Err) {
+			t.Errorf("a name twice: %v", again.Results[0].Err)
+		}
+		changed := configMap("a")
+		changed.UID = made.GetUID()
+		changed.CreationTimestamp = made.GetCreationTimestamp()
+		changed.Data["a"] = "2"
+		stale := w.Commit(command.Change{Op: command.Update, Key: key("a"), Object: changed, Version: 1})
+		if !apierrors.IsConflict(stale.Results[0].Err) {
+			t.Errorf("an update of a stale version: %v", stale.Results[0].Err)
+		}
+		updated := w.Must(command.Change{Op: command.Update, Key: key("a"), Object: changed})
+		if updated.GetResourceVersion() == made.GetResourceVersion() {
+			t.Error("an update kept the version")
+		}
+		same := w.Must(command.Change{Op: command.Update, Key: key("a"), Object: changed})
+		if same.GetResourceVersion() != updated.GetResourceVersion() {
+			t.Error("an update that changes nothing got a new version")
+		}
+		wrong := w.Commit(command.Change{Op: command.Delete, Key: key("a"), UID: "another"})
+		if !apierrors.IsConflict(wrong.Results[0].Err) {
+			t.Errorf("a delete of another UID: %v", wrong.Results[0].Err)
+		}
+		w.Must(command.Change{Op: command.Delete, Key: key("a")})
+		if w.Get(key("a")) != nil {
+			t.Error("a deleted object is still there")
+		}
+		missing := w.Commit(command.Change{Op: command.Delete, Key: key("a")})
+		if !apierrors.IsNotFound(missing.Results[0].Err) {
+			t.Errorf("a delete of nothing: %v", missing.Results[0].Err)
+		}
+		homeless := configMap("x")
+		homeless.Namespace = "nowhere"
+		refused := w.Commit(command.Change{Op: command.Create, Key: api.KeyOf(homeless), Object: homeless})
+		if !apierrors.IsNotFound(refused.Results[0].Err) {
+			t.Errorf("a create in a namespace that does not exist: %v", refused.Results[0].Err)
+		}
+	})
+}
+
+func TestOneCommitMayBuildOnItself(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		second := configMap("a")
+		second.Data["a"] = "2"
+		answer := w.Commit(
+			command.Change{Op: command.Create, Key: key("a"), Object: configMap("a")},
+			command.Change{Op: command.Update, Key: key("a"), Object: second},
+			command.Change{Op: command.Create, Key: key("a"), Object: configMap("a")},
+			command.Change{Op: command.Delete, Key: key("a")},
+			command.Change{Op: command.Create, Key: key("a"), Object: configMap("a")},
+		)
+		for i, want := range []bool{true, true, false, true, true} {
+			if got := answer.Results[i].Err == nil; got != want {
+				t.Errorf("change %d: %v", i, answer.Results[i].Err)
+			}
+		}
+		if got := w.Get(key("a")).(*corev1.ConfigMap).Data["a"]; got != "1" {
+			t.Errorf("it ends as %q", got)
+		}
+	})
+}
+
+func TestTheSameCommandTwiceIsDoneOnce(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		change := command.Change{Op: command.Create, Key: api.Key{Resource: "configmaps", Namespace: "default"}, Object: configMap("")}
+		change.Object.SetGenerateName("web-")
+		first := w.CommitAs("same", change)
+		name := first.Results[0].Object.GetName()
+		w.Create(configMap("other"))
+		w.Fail(actors.RegistryPath)
+		again := w.CommitAs("same", change)
+		if again.Err != nil || again.Results[0].Err != nil || again.Results[0].Object.GetName() != name {
+			t.Errorf("asked again: %+v", again)
+		}
+		if got := w.Names("configmaps", "default"); len(got) != 2 {
+			t.Errorf("there are %v", got)
+		}
+		w.CommitAs("refused", command.Change{Op: command.Create, Key: key("other"), Object: configMap("other")}, command.Change{Op: command.Create, Key: key("new"), Object: configMap("new")})
+		w.Must(command.Change{Op: command.Delete, Key: key("other")})
+		again = w.CommitAs("refused", command.Change{Op: command.Create, Key: key("other"), Object: configMap("other")}, command.Change{Op: command.Create, Key: key("new"), Object: configMap("new")})
+		if !apierrors.IsAlreadyExists(again.Results[0].Err) || again.Results[1].Err != nil {
+			t.Errorf("a half refused command asked again: %v, %v", again.Results[0].Err, again.Results[1].Err)
+		}
+	})
+}
+
+func TestAnUnknownOutcomeIsSaidAndFoundOut(t *testing.T) {
+	for _, fate := range []model.Fate{model.Gone, model.Committed, model.Late} {
+		controltest.Run(t, func(w *controltest.World) {
+			w.Journal.Lose(fate)
+			change := command.Change{Op: command.Create, Key: key("a"), Object: configMap("a")}
+			if answer := w.CommitAs("id", change); !errors.Is(answer.Err, journal.ErrUnknownOutcome) {
+				t.Fatalf("fate %d: %v", fate, answer.Err)
+			}
+		})
+	}
+}
+
+func TestAFullDiskTakesOnlyDeletes(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		w.Create(configMap("a"))
+		w.Journal.SetFull(true)
+		answer := w.Commit(command.Change{Op: command.Create, Key: key("b"), Object: configMap("b")})
+		if s := apierrors.APIStatus(nil); !errors.As(answer.Err, &s) || s.Status().Code != 507 {
+			t.Errorf("a create on a full disk: %v", answer.Err)
+		}
+		w.Must(command.Change{Op: command.Delete, Key: key("a")})
+		w.Journal.SetFull(false)
+		w.Create(configMap("b"))
+	})
+}
+
+func TestARegistryThatPanicsLosesAndDoublesNothing(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		registry := w.System.NewLocalPID(actors.RegistryPath)
+		var futures []interface{ Result() (any, error) }
+		for i := range 50 {
+			futures = append(futures, w.System.Root.RequestFuture(registry, &command.Commit{
+				ID: fmt.Sprint("w", i), Changes: []command.Change{{Op: command.Create, Key: key(fmt.Sprint("w", i)), Object: configMap(fmt.Sprint("w", i))}},
+			}, time.Minute))
+			if i == 20 {
+				if err := w.Tree.Fail(actors.RegistryPath); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		synctest.Wait()
+		for i, f := range futures {
+			answer, err := f.Result()
+			if err != nil {
+				t.Fatalf("write %d heard nothing: %v", i, err)
+			}
+			if errors.Is(answer.(*command.Committed).Err, journal.ErrUnknownOutcome) {
+				again := w.CommitAs(fmt.Sprint("w", i), command.Change{Op: command.Create, Key: key(fmt.Sprint("w", i)), Object: configMap(fmt.Sprint("w", i))})
+				if again.Err != nil || again.Results[0].Err != nil {
+					t.Errorf("write %d asked again: %v %v", i, again.Err, again.Results)
+				}
+			}
+		}
+		if got := len(w.Names("configmaps", "default")); got != 50 {
+			t.Errorf("%d of 50 writes are there", got)
+		}
+		if w.Restarts(actors.RegistryPath) != 1 {
+			t.Error("the registry was not restarted")
+		}
+	})
+}
+
+func TestNodesGetPartsOfThePodRange(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		for i, want := range []string{"10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24"} {
+			node := w.Create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("n", i)}}).(*corev1.Node)
+			if node.Spec.PodCIDR != want {
+				t.Errorf("node %d got %s", i, node.Spec.PodCIDR)
+			}
+		}
+		w.Must(command.Change{Op: command.Delete, Key: api.Key{Resource: "nodes", Name: "n1"}})
+		if node := w.Create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n3"}}).(*corev1.Node); node.Spec.PodCIDR != "10.244.1.0/24" {
+			t.Errorf("a freed part was not given again: %s", node.Spec.PodCIDR)
+		}
+	})
+}
+
+func TestFinalizersHoldADelete(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		held := configMap("a")
+		held.Finalizers = []string{"example.com/hold"}
+		w.Create(held)
+		w.Must(command.Change{Op: command.Delete, Key: key("a")})
+		if got := w.Get(key("a")); got == nil || got.GetDeletionTimestamp() == nil {
+			t.Fatalf("it did not wait: %v", got)
+		}
+		controltest.Update(w, key("a"), func(c *corev1.ConfigMap) { c.Finalizers = nil })
+		w.Must(command.Change{Op: command.Delete, Key: key("a")})
+		if w.Get(key("a")) != nil {
+			t.Error("it stayed")
+		}
+	})
+}
