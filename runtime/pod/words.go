@@ -85,15 +85,18 @@ type (
 	Revise struct{ Pod *corev1.Pod }
 
 	// Enter says that the sandbox is there and volumes are mounted: containers
-	// may be made.
+	// may be made. Its number is higher than that of any Enter or Leave before.
 	Enter struct {
-		Sandbox container.Sandbox
-		Mounts  []container.Mount
+		Number uint64
+		Mounts []container.Mount
 	}
 
-	// Leave says that the sandbox has to be made anew: the container must end.
-	// The answer is a ContainerReport that says Out.
-	Leave struct{ Grace time.Duration }
+	// Leave says that the sandbox has to be made anew: the container must end
+	// within Grace. The answer is a ContainerReport with this number as Left.
+	Leave struct {
+		Number uint64
+		Grace  time.Duration
+	}
 
 	// Stop ends the container for good after Grace at the latest; nothing is
 	// started any more. Again with a shorter grace shortens it.
@@ -108,10 +111,11 @@ type (
 	// ContainerReport is a container as its worker sees it.
 	ContainerReport struct {
 		Status   corev1.ContainerStatus
-		Over     bool // it has ended and by its policy will not run again
-		Out      bool // nothing of it runs, and Enter comes first before anything does
-		Stopped  bool // nothing of it runs nor ever will
-		Signaled bool // it has had the signal of Stop, or needs none
+		Over     bool   // it has ended and by its policy will not run again
+		Lost     uint64 // the sandbox of the Enter of this number is not there
+		Left     uint64 // nothing of it runs since the Leave of this number
+		Stopped  bool   // nothing of it runs nor ever will
+		Signaled bool   // it has had the signal of Stop, or needs none
 	}
 )
 

@@ -1,0 +1,776 @@
+package containerworker
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/troupe-sh/troupe/runtime/container"
+	"github.com/troupe-sh/troupe/runtime/pod"
+)
+
+const (
+	backoffBase  = 10 * time.Second
+	backoffMax   = 5 * time.Minute
+	backoffReset = 10 * time.Minute // of running
+	shown        = 2 * time.Second  // how long a failure stands before the back-off it causes
+	soon         = 500 * time.Millisecond
+	overdue      = 10 * time.Second // an answer of images that takes longer was lost with it
+	recheck      = 2 * time.Second  // after a kill that nothing was heard of
+)
+
+// phase is where the container stands.
+type phase uint8
+
+const (
+	idle       phase = iota // nothing is known yet
+	checking                // asks the runtime how an adopted one stands
+	waiting                 // shall run, and lacks its image or its sandbox, or a moment
+	making                  // is being created and started
+	running                 // runs, as far as anybody heard
+	backingOff              // has ended or failed, and runs again later
+	ended                   // has ended and will not run again
+)
+
+// goal is what is wished.
+type goal uint8
+
+const (
+	keep  goal = iota // running, by its policy
+	renew             // ended, then running by its changed definition
+	leave             // ended, then running in another sandbox
+	stop              // ended for good
+)
+
+// state is a container's worker's whole memory. Its methods read no clock and
+// do no I/O; they return what must happen next.
+type state struct {
+	machine pod.Machine
+	backoff time.Duration // before the second restart
+
+	pod     *corev1.Pod
+	spec    *corev1.Container
+	phase   phase
+	goal    goal
+	attempt uint32 // of the container that there is, or that is made next
+	status  corev1.ContainerStatus
+	fact    container.Container // of attempt, as last seen
+	since   time.Time           // runs since, if it was started in this actor's life
+	exited  bool                // its end was heard of while it was still being made
+	streak  int                 // restarts in a row
+
+	entered  uint64 // the number of the Enter that stands; 0: none does
+	lost     uint64 // of the Enter whose sandbox turned out not to be there
+	left     uint64 // of the last Leave
+	mounts   []container.Mount
+	image    *container.Image
+	absences int // times that the image was not there
+
+	turn   uint64 // timers of an earlier one mean nothing
+	asked  uint64 // the question to images that waits for its answer; 0: none
+	next   *corev1.ContainerStateWaiting
+	failed int // times in a row that it could not be made
+
+	killAt   time.Time // zero: nobody said
+	killTurn uint64
+	why      string // it has to end
+	sent     bool // the signal that asks it to end
+	signaled bool // and it is known to have had it
+}
+
+// effect is something to do.
+type effect interface{ effect() }
+
+type (
+	report  struct{}
+	note    struct{ kind, reason, message string }
+	find    struct{ image string }
+	launch  struct{ spec container.Spec }
+	inspect struct{ id string }
+	signal  struct {
+		id  string
+		sig syscall.Signal
+	}
+	clean struct {
+		id  string
+		log string
+	}
+	wait struct {
+		delay   time.Duration
+		message any
+	}
+)
+
+func (report) effect()  {}
+func (note) effect()    {}
+func (find) effect()    {}
+func (launch) effect()  {}
+func (inspect) effect() {}
+func (signal) effect()  {}
+func (clean) effect()   {}
+func (wait) effect()    {}
+
+// turned begins a new phase: timers of the last one are void.
+func (s *state) turned(p phase) {
+	s.phase = p
+	s.turn++
+	s.next = nil
+}
+
+func (s *state) id() string { return pod.ContainerID(s.pod.UID, s.spec.Name, s.attempt) }
+
+// run begins anew with what there is.
+func (s *state) run(m pod.Run, now time.Time) []effect {
+	*s = state{machine: s.machine, backoff: s.backoff, turn: s.turn + 1, killTurn: s.killTurn + 1, asked: s.asked}
+	if !s.revised(m.Pod, m.Name) {
+		return []effect{report{}} // the pod has no such container: nothing to do
+	}
+	s.status = pod.ContainerStatus(s.spec, m.Old)
+	found := slices.SortedFunc(slices.Values(m.Found), func(a, b container.Container) int { return cmp.Compare(b.Attempt, a.Attempt) })
+	found = slices.DeleteFunc(found, func(c container.Container) bool {
+		return c.ID != pod.ContainerID(s.pod.UID, s.spec.Name, c.Attempt)
+	})
+	if len(found) == 0 {
+		return s.anew(m.Old)
+	}
+	s.fact, s.attempt = found[0], found[0].Attempt
+	s.streak = int(s.attempt)
+	if len(found) > 1 && found[1].State == container.Exited && !ofSame(s.status.LastTerminationState.Terminated, found[1].ID) {
+		s.status.LastTerminationState.Terminated = pod.Terminated(found[1], "")
+	}
+	s.identify()
+	var todo []effect
+	for _, c := range found {
+		if c.Attempt+1 < s.attempt {
+			todo = append(todo, s.cleaned(c.Attempt))
+		}
+	}
+	switch s.fact.State {
+	case container.Running:
+		s.turned(running)
+		s.status.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: pod.Time(s.fact.StartedAt)}}
+		s.ready(true)
+		// It may have ended since it was seen, and its event gone by.
+		todo = append(todo, report{}, inspect{s.id()})
+		return append(todo, s.changed(now)...)
+	case container.Created:
+		s.turned(waiting)
+		return append(append(todo, report{}), s.ask()...)
+	default:
+		s.turned(checking) // its message has to be read
+		return append(todo, inspect{s.id()})
+	}
+}
+
+func ofSame(t *corev1.ContainerStateTerminated, id string) bool {
+	return t != nil && t.ContainerID == pod.FullID(id)
+}
+
+// anew begins with no container in the runtime: the first one, or the one
+// after a container that somebody removed.
+func (s *state) anew(old *corev1.ContainerStatus) []effect {
+	if old != nil && old.ContainerID != "" {
+		s.status.ContainerID, s.status.ImageID = old.ContainerID, old.ImageID
+		s.attempt = uint32(old.RestartCount)
+		s.streak = int(old.RestartCount)
+		t := old.State.Terminated
+		if t == nil && old.State.Running != nil {
+			t = pod.Lost("", old.State.Running.StartedAt.Time)
+			t.ContainerID = old.ContainerID
+		}
+		if t != nil {
+			if !pod.Restarts(s.pod, s.spec, t.ExitCode) {
+				s.turned(ended)
+				s.status.State = corev1.ContainerState{Terminated: t}
+				return []effect{report{}}
+			}
+			s.status.LastTerminationState.Terminated = t
+		}
+		s.attempt++
+	}
+	s.turned(waiting)
+	return append([]effect{report{}}, s.ask()...)
+}
+
+// revised takes the pod as it now is; false if it has no such container.
+func (s *state) revised(p *corev1.Pod, name string) bool {
+	s.pod = p
+	for i := range p.Spec.Containers {
+		if p.Spec.Containers[i].Name == name {
+			s.spec = &p.Spec.Containers[i]
+			return true
+		}
+	}
+	return false
+}
+
+// identify shows which container the status is of.
+func (s *state) identify() {
+	s.status.ContainerID = pod.FullID(s.fact.ID)
+	s.status.RestartCount = int32(s.fact.Attempt)
+	if name, err := container.ImageName(s.fact.Image); err == nil {
+		s.status.Image = name
+	}
+	s.status.ImageID = s.fact.ImageID
+	s.status.Resources = s.spec.Resources.DeepCopy()
+	s.status.AllocatedResources = s.spec.Resources.Requests.DeepCopy()
+}
+
+func (s *state) ready(yes bool) {
+	started := yes
+	s.status.Ready, s.status.Started = yes, &started
+}
+
+// revise takes a changed pod. A container of another definition ends, and runs
+// again by the new one whatever its policy.
+func (s *state) revise(p *corev1.Pod, now time.Time) []effect {
+	if s.phase == idle || s.spec == nil {
+		return nil
+	}
+	before := s.spec.Image
+	if !s.revised(p, s.spec.Name) {
+		return nil
+	}
+	if s.spec.Image != before && s.phase != running && s.phase != making && s.phase != ended && s.phase != checking {
+		s.image, s.absences, s.failed = nil, 0, 0
+		s.turned(waiting)
+		return s.ask()
+	}
+	return s.changed(now)
+}
+
+// changed ends a container whose definition is no longer the pod's.
+func (s *state) changed(now time.Time) []effect {
+	if s.phase != running || s.goal != keep || s.fact.Hash == "" || s.fact.Hash == pod.Hash(s.spec) {
+		return nil
+	}
+	s.image = nil
+	return s.quit(renew, grace(s.pod), now, fmt.Sprintf("Container %s definition changed, will be restarted", s.spec.Name))
+}
+
+func grace(p *corev1.Pod) time.Duration {
+	if p.Spec.TerminationGracePeriodSeconds == nil {
+		return corev1.DefaultTerminationGracePeriodSeconds * time.Second
+	}
+	return time.Duration(*p.Spec.TerminationGracePeriodSeconds) * time.Second
+}
+
+// ask asks for the image if it is not known, else goes on.
+func (s *state) ask() []effect {
+	if s.image != nil {
+		return s.try()
+	}
+	s.turn++
+	s.asked = s.turn
+	return []effect{find{s.spec.Image}, wait{overdue, unanswered{s.turn}}}
+}
+
+// unanswered: images has said nothing for long. Ask again.
+func (s *state) unanswered(turn uint64) []effect {
+	if turn != s.asked || s.phase != waiting || s.image != nil {
+		return nil
+	}
+	return s.ask()
+}
+
+// found takes what images says: an answer, or later that the image has come.
+func (s *state) found(m pod.ImageFound) []effect {
+	if s.phase != waiting || s.image != nil || m.Name != s.spec.Image {
+		return nil
+	}
+	s.asked = 0
+	switch {
+	case m.Err == nil:
+		s.image, s.absences = &m.Image, 0
+		s.turned(waiting)
+		return s.try()
+	case !errors.Is(m.Err, container.ErrNotFound):
+		if s.turned(waiting); passing(m.Err) {
+			return []effect{wait{soon, retry{s.turn}}}
+		}
+		message := fmt.Sprintf("Failed to inspect image %q: %v", m.Name, m.Err)
+		s.explain("ImageInspectError", message)
+		return []effect{note{corev1.EventTypeWarning, "InspectFailed", message}, report{}, wait{s.delay(s.failed + 1), retry{s.turn}}}
+	case s.spec.ImagePullPolicy == corev1.PullNever:
+		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", m.Name)
+		s.turned(waiting)
+		s.explain("ErrImageNeverPull", message)
+		return []effect{
+			note{corev1.EventTypeWarning, "ErrImageNeverPull", message},
+			note{corev1.EventTypeWarning, "Failed", "Error: ErrImageNeverPull"},
+			report{},
+		}
+	}
+	return s.absent(m.Name)
+}
+
+// absent backs off until the image is there. Nothing but an import brings one:
+// images tells of it, and the retry only shows that the wish stands.
+func (s *state) absent(image string) []effect {
+	s.absences++
+	why := fmt.Sprintf("image %q is not present on this machine: load it with: troupe image load FILE", image)
+	s.turned(waiting)
+	s.explain("ErrImagePull", why)
+	s.next = &corev1.ContainerStateWaiting{
+		Reason:  "ImagePullBackOff",
+		Message: fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", image, why),
+	}
+	return []effect{
+		note{corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", image)},
+		note{corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", image, why)},
+		note{corev1.EventTypeWarning, "Failed", "Error: ErrImagePull"},
+		report{},
+		wait{shown, settled{s.turn}},
+		wait{s.delay(s.absences), retry{s.turn}},
+	}
+}
+
+// settled shows the back-off that a failure caused.
+func (s *state) settled(turn uint64) []effect {
+	if turn != s.turn || s.next == nil {
+		return nil
+	}
+	next := s.next
+	s.next = nil
+	s.explain(next.Reason, next.Message)
+	todo := []effect{report{}}
+	if next.Reason == "ImagePullBackOff" {
+		todo = append(todo,
+			note{corev1.EventTypeNormal, "BackOff", fmt.Sprintf("Back-off pulling image %q", s.spec.Image)},
+			note{corev1.EventTypeWarning, "Failed", "Error: ImagePullBackOff"})
+	}
+	return todo
+}
+
+// explain says what the container waits for.
+func (s *state) explain(reason, message string) {
+	if t := s.status.State.Terminated; t != nil {
+		s.status.LastTerminationState.Terminated = t
+	}
+	s.status.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
+	s.ready(false)
+}
+
+// live tells whether something may run.
+func (s *state) live() bool { return s.phase == checking || s.phase == making || s.phase == running }
+
+// enter says that the sandbox is there.
+func (s *state) enter(m pod.Enter) []effect {
+	if s.phase == idle || s.goal == stop || m.Number <= s.entered {
+		return nil
+	}
+	s.entered, s.mounts = m.Number, m.Mounts
+	if s.goal == leave && !s.live() {
+		s.goal = keep
+	}
+	return s.try()
+}
+
+// try makes the container once nothing is missing.
+func (s *state) try() []effect {
+	if s.phase != waiting || s.entered == 0 || s.image == nil || s.goal != keep {
+		return nil
+	}
+	spec, err := pod.ContainerSpec(s.pod, s.spec, s.machine, s.attempt, *s.image, s.mounts)
+	if err != nil {
+		return s.unmade("CreateContainerConfigError", err)
+	}
+	s.turned(making)
+	s.exited = false
+	return []effect{launch{spec}}
+}
+
+// unmade backs off from a container that cannot be made.
+func (s *state) unmade(reason string, err error) []effect {
+	s.failed++
+	s.turned(waiting)
+	s.explain(reason, err.Error())
+	return []effect{
+		note{corev1.EventTypeWarning, "Failed", fmt.Sprintf("Error: %v", err)},
+		report{},
+		wait{s.delay(s.failed), retry{s.turn}},
+	}
+}
+
+// retry ends a wait: for a moment, or a back-off.
+func (s *state) retry(turn uint64) []effect {
+	if turn != s.turn {
+		return nil
+	}
+	switch s.phase {
+	case backingOff:
+		s.attempt++
+		s.turned(waiting)
+		return s.ask()
+	case waiting:
+		return s.ask()
+	case checking, running:
+		return []effect{inspect{s.id()}}
+	}
+	return nil
+}
+
+// passing tells whether an error is of the runtime as a whole, or of a moment.
+func passing(err error) bool {
+	return errors.Is(err, container.ErrGone) || errors.Is(err, container.ErrBusy)
+}
+
+// launched says how far a container got.
+func (s *state) launched(m launched, now time.Time) []effect {
+	if s.phase != making || m.id != s.id() {
+		return nil
+	}
+	var todo []effect
+	if m.created {
+		todo = append(todo,
+			note{corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", s.spec.Image)},
+			note{corev1.EventTypeNormal, "Created", "Container created"})
+	}
+	if m.err != nil {
+		s.turned(waiting)
+		if s.goal != keep {
+			return append(todo, s.quitted()...)
+		}
+	}
+	switch {
+	case m.err == nil:
+		return append(todo, s.started(m.fact, now)...)
+	case passing(m.err):
+		return []effect{wait{soon, retry{s.turn}}}
+	case errors.Is(m.err, container.ErrNotReady):
+		if m.created { // or it has ended already, in this actor's earlier life
+			s.turned(checking)
+			return append(todo, inspect{s.id()})
+		}
+		return append(todo, s.homeless()...)
+	case errors.Is(m.err, container.ErrNotFound):
+		s.image = nil
+		return append(todo, s.ask()...)
+	case !m.created:
+		return append(todo, s.unmade("CreateContainerError", m.err)...)
+	}
+	s.fact = container.Container{ID: m.id, Attempt: s.attempt, Image: s.spec.Image, ImageID: s.image.ID}
+	if t := s.status.State.Terminated; t != nil {
+		s.status.LastTerminationState.Terminated = t
+	}
+	s.identify()
+	t := pod.Unstarted(m.id, now, m.err)
+	todo = append(todo, note{corev1.EventTypeWarning, "Failed", fmt.Sprintf("Error: %v", m.err)})
+	return append(todo, s.end(t, now, &corev1.ContainerStateWaiting{Reason: "RunContainerError", Message: m.err.Error()})...)
+}
+
+// started takes a container that was made.
+func (s *state) started(c container.Container, now time.Time) []effect {
+	var todo []effect
+	if s.phase == making {
+		todo = append(todo, note{corev1.EventTypeNormal, "Started", "Container started"})
+	}
+	if t := s.status.State.Terminated; t != nil {
+		s.status.LastTerminationState.Terminated = t
+	}
+	s.fact, s.since, s.failed = c, now, 0
+	s.identify()
+	s.turned(running)
+	s.status.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: pod.Time(c.StartedAt)}}
+	s.ready(true)
+	if s.attempt > 1 {
+		todo = append(todo, s.cleaned(s.attempt-2))
+	}
+	switch {
+	case s.exited || c.State != container.Running:
+		s.ready(false)
+		todo = append(todo, inspect{s.id()})
+	default:
+		todo = append(todo, report{})
+	}
+	if s.goal == keep {
+		return append(todo, s.changed(now)...)
+	}
+	return append(todo, s.signal(now)...)
+}
+
+func (s *state) cleaned(attempt uint32) effect {
+	return clean{
+		id:  pod.ContainerID(s.pod.UID, s.spec.Name, attempt),
+		log: pod.LogPath(s.pod, s.spec.Name, s.machine, attempt),
+	}
+}
+
+// happened hears from the runtime that something became of a container.
+func (s *state) happened(e container.Event) []effect {
+	if s.spec == nil || e.ContainerID != s.id() || e.Kind != container.ContainerExited && e.Kind != container.Removed {
+		return nil
+	}
+	switch s.phase {
+	case making, checking:
+		s.exited = true
+	case running:
+		return []effect{inspect{s.id()}}
+	}
+	return nil
+}
+
+// seen compares what the machine was seen to hold with what is believed, and
+// removes what does not belong.
+func (s *state) seen(found []container.Container) []effect {
+	if s.spec == nil || s.phase == idle {
+		return nil
+	}
+	var todo []effect
+	alive := false
+	for _, c := range found {
+		switch {
+		case c.ID == s.id():
+			alive = c.State == container.Running
+		case c.Attempt+1 == s.attempt && c.ID == pod.ContainerID(s.pod.UID, s.spec.Name, c.Attempt):
+		default:
+			todo = append(todo, clean{id: c.ID})
+		}
+	}
+	if s.phase == running && !alive {
+		todo = append(todo, inspect{s.id()})
+	}
+	return todo
+}
+
+// inspected takes how the runtime says that the container stands.
+func (s *state) inspected(m inspected, now time.Time) []effect {
+	if s.spec == nil || m.id != s.id() || s.phase != running && s.phase != checking {
+		return nil
+	}
+	switch {
+	case errors.Is(m.err, container.ErrNotFound):
+		return s.end(pod.Lost(m.id, s.fact.StartedAt), now, nil)
+	case m.err != nil:
+		return []effect{wait{soon, retry{s.turn}}}
+	case m.fact.State == container.Exited:
+		s.fact = m.fact
+		return s.end(pod.Terminated(m.fact, m.message), now, nil)
+	case m.fact.State == container.Created:
+		s.turned(waiting)
+		if s.goal != keep {
+			return s.quitted()
+		}
+		return s.homeless()
+	case s.phase == checking:
+		return s.started(m.fact, now)
+	case !s.killAt.IsZero() && !now.Before(s.killAt):
+		return s.kill()
+	}
+	return nil
+}
+
+// homeless says that the sandbox is not there after all.
+func (s *state) homeless() []effect {
+	s.lost, s.entered = s.entered, 0
+	return []effect{report{}}
+}
+
+// end takes the end of a container, and decides what follows. first is what
+// to show before the back-off, if not its exit.
+func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *corev1.ContainerStateWaiting) []effect {
+	var late time.Duration // it ended so long ago
+	ran := now.Sub(s.since)
+	if s.since.IsZero() { // adopted
+		ran = t.FinishedAt.Sub(t.StartedAt.Time)
+		if s.phase == checking && !t.FinishedAt.IsZero() {
+			late = now.Sub(t.FinishedAt.Time)
+		}
+	}
+	s.since, s.exited = time.Time{}, false
+	s.killAt, s.sent, s.signaled = time.Time{}, false, false
+	s.killTurn++
+	s.status.State = corev1.ContainerState{Terminated: t}
+	s.ready(false)
+	again := pod.Restarts(s.pod, s.spec, t.ExitCode)
+	switch s.goal {
+	case stop:
+		s.turned(ended)
+		return []effect{report{}}
+	case renew:
+		s.goal, s.streak = keep, 0
+		return s.restart()
+	case leave:
+		if s.entered > s.left {
+			s.goal = keep
+		}
+		if again {
+			return s.restart()
+		}
+	}
+	if !again {
+		s.turned(ended)
+		return []effect{report{}}
+	}
+	if ran >= backoffReset || t.Reason == pod.ReasonUnknown {
+		s.streak = 0
+	}
+	whole := s.delay(s.streak)
+	s.streak++
+	delay := whole - max(late, 0)
+	if delay <= 0 {
+		if first != nil {
+			s.explain(first.Reason, first.Message)
+		}
+		return s.restart()
+	}
+	s.turned(backingOff)
+	loop := &corev1.ContainerStateWaiting{
+		Reason:  "CrashLoopBackOff",
+		Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", whole, s.spec.Name, pod.Format(s.pod)),
+	}
+	todo := []effect{note{corev1.EventTypeWarning, "BackOff",
+		fmt.Sprintf("Back-off restarting failed container %s in pod %s", s.spec.Name, pod.Format(s.pod))}}
+	if first != nil {
+		s.next = loop
+		todo = append(todo, wait{shown, settled{s.turn}})
+	} else {
+		first = loop
+	}
+	s.explain(first.Reason, first.Message)
+	return append(todo, report{}, wait{delay, retry{s.turn}})
+}
+
+// restart makes the next attempt at once.
+func (s *state) restart() []effect {
+	s.attempt++
+	s.turned(waiting)
+	return append([]effect{report{}}, s.ask()...)
+}
+
+// delay is the back-off before the restart that follows n others in a row.
+func (s *state) delay(n int) time.Duration {
+	if n <= 0 {
+		return 0
+	}
+	return min(s.backoff<<min(n-1, 20), max(backoffMax, s.backoff))
+}
+
+// stop ends the container for good.
+func (s *state) stop(m pod.Stop, now time.Time) []effect {
+	if s.phase == idle {
+		return []effect{report{}}
+	}
+	if m.Signaled {
+		s.sent, s.signaled = true, true
+	}
+	return s.quit(stop, m.Grace, now, fmt.Sprintf("Stopping container %s", s.spec.Name))
+}
+
+// leave ends the container, to run in another sandbox.
+func (s *state) leave(m pod.Leave, now time.Time) []effect {
+	if s.phase == idle || s.goal == stop {
+		return []effect{report{}}
+	}
+	s.entered, s.left = 0, m.Number
+	return s.quit(leave, m.Grace, now, fmt.Sprintf("Stopping container %s", s.spec.Name))
+}
+
+// quit ends the container by grace at the latest.
+func (s *state) quit(g goal, grace time.Duration, now time.Time, why string) []effect {
+	s.goal, s.why = g, why
+	if !s.live() {
+		return s.quitted()
+	}
+	if at := now.Add(grace); s.killAt.IsZero() || at.Before(s.killAt) {
+		s.killAt = at
+		s.killTurn++
+	}
+	if s.phase != running {
+		return nil // as soon as it is known how it stands
+	}
+	todo := s.signal(now)
+	if s.signaled {
+		todo = append(todo, report{})
+	}
+	return todo
+}
+
+// signal asks the container to end, and sees to it that it does.
+func (s *state) signal(now time.Time) []effect {
+	left := s.killAt.Sub(now)
+	if left <= 0 {
+		return s.kill()
+	}
+	todo := []effect{wait{left, killDue{s.killTurn}}}
+	if !s.sent {
+		s.sent = true
+		todo = append(todo, s.killing(), signal{s.id(), cmp.Or(s.fact.StopSignal, syscall.SIGTERM)})
+	}
+	return todo
+}
+
+func (s *state) killing() effect { return note{corev1.EventTypeNormal, "Killing", s.why} }
+
+// kill ends it now, and looks whether it did.
+func (s *state) kill() []effect {
+	todo := []effect{signal{s.id(), syscall.SIGKILL}, wait{recheck, retry{s.turn}}}
+	if !s.sent {
+		s.sent = true
+		todo = append([]effect{s.killing()}, todo...)
+	}
+	return todo
+}
+
+func (s *state) killDue(turn uint64) []effect {
+	if turn != s.killTurn || s.phase != running {
+		return nil
+	}
+	return s.kill()
+}
+
+// signaledNow hears whether a signal arrived.
+func (s *state) signaledNow(m signaled) []effect {
+	if s.phase != running || m.id != s.id() {
+		return nil
+	}
+	switch {
+	case errors.Is(m.err, container.ErrNotFound):
+		return []effect{inspect{s.id()}}
+	case m.err != nil:
+		s.sent = false
+		return []effect{wait{soon, insist{s.killTurn}}}
+	}
+	s.signaled = true
+	return []effect{report{}}
+}
+
+func (s *state) insist(turn uint64, now time.Time) []effect {
+	if turn != s.killTurn || s.phase != running {
+		return nil
+	}
+	return s.signal(now)
+}
+
+// quitted is an end of what does not run.
+func (s *state) quitted() []effect {
+	if s.goal == stop && s.phase != ended {
+		last := s.status.LastTerminationState.Terminated
+		if s.status.State.Waiting != nil && last != nil && last.ContainerID == s.status.ContainerID {
+			s.status.State = corev1.ContainerState{Terminated: last} // it waited for nothing any more
+			s.status.LastTerminationState = corev1.ContainerState{}
+		}
+		s.turned(ended)
+	}
+	return []effect{report{}}
+}
+
+// view is what the pod's worker is told.
+func (s *state) view() pod.ContainerReport {
+	r := pod.ContainerReport{
+		Status:   *s.status.DeepCopy(),
+		Over:     s.phase == ended && s.goal != stop,
+		Lost:     s.lost,
+		Stopped:  s.goal == stop && !s.live(),
+		Signaled: s.goal == stop && (s.signaled || !s.live()),
+	}
+	if !s.live() {
+		r.Left = s.left
+	}
+	return r
+}
