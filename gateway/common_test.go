@@ -1,0 +1,28 @@
+package gateway_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/troupe-sh/troupe/gateway/gatewaytest"
+)
+
+func start(t testing.TB) *gatewaytest.Server { return gatewaytest.Start(t, echo{}) }
+
+// echo answers with what it was asked.
+type echo struct{}
+
+func (echo) ServeLog(w http.ResponseWriter, _ *http.Request, pod *corev1.Pod, o *corev1.PodLogOptions) {
+	fmt.Fprintf(w, "log of %s/%s follow=%v\n", pod.Name, o.Container, o.Follow)
+}
+
+func (echo) ServeExec(w http.ResponseWriter, _ *http.Request, pod *corev1.Pod, o *corev1.PodExecOptions) {
+	fmt.Fprintf(w, "exec in %s/%s %q\n", pod.Name, o.Container, o.Command)
+}
+
+func (echo) ServeAttach(w http.ResponseWriter, _ *http.Request, pod *corev1.Pod, o *corev1.PodAttachOptions) {
+	fmt.Fprintf(w, "attach to %s/%s\n", pod.Name, o.Container)
+}

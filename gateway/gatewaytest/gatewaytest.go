@@ -1,0 +1,158 @@
+// Package gatewaytest serves the API over a journal in memory and a registry at
+// work, without machines: what is written is stored, and nothing else happens.
+package gatewaytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/troupe-sh/troupe/actors/mailbox"
+	"github.com/troupe-sh/troupe/actors/registry"
+	"github.com/troupe-sh/troupe/actors/supervise"
+	"github.com/troupe-sh/troupe/api"
+	"github.com/troupe-sh/troupe/api/command"
+	"github.com/troupe-sh/troupe/cluster/door"
+	"github.com/troupe-sh/troupe/cluster/journal"
+	"github.com/troupe-sh/troupe/cluster/journal/model"
+	"github.com/troupe-sh/troupe/gateway"
+)
+
+// Server is an API at work.
+type Server struct {
+	Journal *model.Journal
+	Door    *door.Door
+	Gateway *gateway.Gateway
+	Socket  string // where it listens
+
+	t        testing.TB
+	system   *actor.ActorSystem
+	registry *actor.PID
+}
+
+const answerTimeout = 10 * time.Second
+
+// Start serves until the test ends. The namespace default exists.
+func Start(t testing.TB, streams gateway.Streams) *Server {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s := &Server{t: t, Journal: model.New(model.Options{Decode: api.Decode}), system: supervise.NewSystem(log)}
+	var reign journal.Leadership
+	s.Journal.Leadership(func(l journal.Leadership) { reign = l })
+	tree, err := supervise.Start(s.system, supervise.Group("control", supervise.RestForOne, supervise.Budget{Restarts: 3, Within: time.Minute},
+		supervise.Leaf("registry", "orders writes", registry.New(registry.Config{
+			Journal: s.Journal,
+			Epoch:   reign.Epoch,
+			Seal:    func(_ string, value []byte) ([]byte, error) { return value, nil },
+			PodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
+			Kernel:  mailbox.Real(),
+			Log:     log,
+		}))), supervise.Options{Log: log, Fell: func(err error) { t.Errorf("the control tree fell: %v", err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tree.Stop(); s.system.Shutdown() })
+	s.registry = s.system.NewLocalPID("control/registry")
+	s.Door = door.New(door.Config{Hub: s.Journal.Hub(), Commit: s.Commit, Verify: s.Journal.VerifyLeader})
+	s.Gateway, err = gateway.New(gateway.Config{
+		Door: s.Door, Streams: streams, Log: log,
+		Version: version.Info{Major: "1", Minor: "36", GitVersion: "v1.36.3+troupe"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Must(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceDefault}})
+	s.Socket = s.Listen("unix", filepath.Join(t.TempDir(), "s")).String()
+	return s
+}
+
+// Commit asks the registry, as an agent does.
+func (s *Server) Commit(_ context.Context, c *command.Commit) (*command.Committed, error) {
+	answer, err := s.system.Root.RequestFuture(s.registry, c, answerTimeout).Result()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", journal.ErrUnknownOutcome, err)
+	}
+	return answer.(*command.Committed), nil
+}
+
+// Must stores a new object beside the API.
+func (s *Server) Must(o api.Object) api.Object {
+	s.t.Helper()
+	prepared, err := api.Prepare(o)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return s.Change(command.Change{Op: command.Create, Key: api.KeyOf(prepared), Object: prepared})
+}
+
+// Change writes beside the API, as an actor does.
+func (s *Server) Change(c command.Change) api.Object {
+	s.t.Helper()
+	done, err := s.Commit(context.Background(), &command.Commit{ID: string(uuid.NewUUID()), Actor: "test", Changes: []command.Change{c}})
+	if err == nil {
+		err = done.Err
+	}
+	if err == nil {
+		err = done.Results[0].Err
+	}
+	if err != nil {
+		s.t.Fatalf("%s: %v", c.Key, err)
+	}
+	return done.Results[0].Object
+}
+
+// Listen serves at one more address.
+func (s *Server) Listen(network, address string) net.Addr {
+	s.t.Helper()
+	l, err := net.Listen(network, address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	server := s.Gateway.Server(nil)
+	go func() {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			s.t.Errorf("serve %s: %v", address, err)
+		}
+	}()
+	s.t.Cleanup(func() { _ = server.Close() })
+	return l.Addr()
+}
+
+// Config leads a client to the socket.
+func (s *Server) Config() *rest.Config {
+	return &rest.Config{
+		Host: "http://localhost",
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", s.Socket)
+		},
+		QPS: -1,
+	}
+}
+
+// Client speaks JSON or whatever content type is given.
+func (s *Server) Client(contentType string) *kubernetes.Clientset {
+	s.t.Helper()
+	c := s.Config()
+	c.ContentType = contentType
+	client, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return client
+}
