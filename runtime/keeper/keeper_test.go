@@ -403,21 +403,37 @@ func TestKeeperKilledUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l := startLoad(t, dir, containers, 300*kills, nil)
-	for range kills {
+	// Each kill lets every stream write 60 kB more, so that there is work to die at until the last.
+	var mu sync.Mutex
+	allowed, next := 60_000, sync.NewCond(&mu)
+	l := startLoad(t, dir, containers, 150*kills, func(written int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for written > allowed {
+			next.Wait()
+		}
+	})
+	allow := func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		allowed = n
+		next.Broadcast()
+	}
+	for i := range kills {
 		if err := c.Ping(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		pid, err := keeperPID(dir)
 		if err != nil {
-			continue // gone again already
+			t.Fatal(err)
 		}
-		// Until it has written something more, so that it dies at work.
-		grow(t, logOf(dir, "c0").Path, 2)
+		allow(60_000 * (i + 2))
+		grow(t, logOf(dir, "c0").Path, 1+i%4)
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			t.Fatal(err)
 		}
 	}
+	allow(1 << 40)
 	l.check(t, c, dir)
 }
 
