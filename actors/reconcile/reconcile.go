@@ -9,6 +9,7 @@
 package reconcile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -84,9 +85,8 @@ type reconciler struct {
 	work      mailbox.Work
 	writer    *writer.Writer
 	cursor    *journal.Cursor
-	again     func()
+	again     context.CancelFunc
 	failures  int
-	dirty     bool
 }
 
 // What a reconciler tells itself.
@@ -164,21 +164,25 @@ func (r *reconciler) pull(ctx actor.Context) {
 
 func (r *reconciler) look(ctx actor.Context) {
 	if r.writer.Busy() {
-		r.dirty = true
-		return
+		return // the answer brings us back
 	}
-	r.dirty = false
-	if r.again != nil {
-		r.again()
-		r.again = nil
-	}
+	r.later(ctx, 0)
 	d := r.decider.Decide(r.work.Now())
 	if len(d.Changes) > 0 {
 		r.writer.Commit(ctx, d.Changes...)
 		return
 	}
-	if d.Again > 0 {
-		r.again = r.work.After(ctx, d.Again, timed{})
+	r.later(ctx, d.Again)
+}
+
+// later sets when to look again by itself; 0 is never.
+func (r *reconciler) later(ctx actor.Context, d time.Duration) {
+	if r.again != nil {
+		r.again()
+		r.again = nil
+	}
+	if d > 0 {
+		r.again = r.work.After(ctx, d, timed{})
 	}
 }
 
@@ -204,7 +208,7 @@ func (r *reconciler) answered(ctx actor.Context, m *command.Committed) {
 	}
 	delay := min(backoffBase<<min(r.failures, 16), backoffMax)
 	r.failures++
-	r.again = r.work.After(ctx, delay, timed{})
+	r.later(ctx, delay)
 }
 
 // Object is what a record holds, nil without one. A record that cannot be
