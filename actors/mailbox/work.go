@@ -153,3 +153,15 @@ func (p *Panic) Unwrap() error {
 	err, _ := p.Reason.(error)
 	return err
 }
+
+// Peek returns what Open would, to be shown and not to be used.
+func Peek(message any) any {
+	f, ok := message.(*flight)
+	switch {
+	case !ok:
+		return message
+	case f.failed != nil:
+		return f.failed
+	}
+	return f.message
+}
