@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/util/httpstream/spdy"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
 	"k8s.io/client-go/discovery"
@@ -24,6 +23,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/tools/remotecommand"
+	upgrade "k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream/spdy"
 
 	"github.com/troupe-sh/troupe/cmd/internal/build"
 	"github.com/troupe-sh/troupe/sdk"
@@ -148,14 +149,14 @@ func (a *agent) Execute(u *url.URL, c *rest.Config, stdin io.Reader, stdout, std
 
 // ExecuteWithContext is Execute until ctx ends.
 func (a *agent) ExecuteWithContext(ctx context.Context, u *url.URL, _ *rest.Config, stdin io.Reader, stdout, stderr io.Writer, tty bool, size remotecommand.TerminalSizeQueue) error {
-	spdy, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{
+	transport, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{
 		PingPeriod:       5 * time.Second,
 		UpgradeTransport: &http.Transport{DialContext: a.dial},
 	})
 	if err != nil {
 		return err
 	}
-	e, err := remotecommand.NewSPDYExecutorForTransports(spdy, spdy, http.MethodPost, u)
+	e, err := remotecommand.NewSPDYExecutorForTransports(transport, upgrade.NewUpgraderForStreaming(transport), http.MethodPost, u)
 	if err != nil {
 		return err
 	}

@@ -17,10 +17,12 @@ import (
 	"k8s.io/kubectl/pkg/cmd/delete"
 	"k8s.io/kubectl/pkg/cmd/describe"
 	"k8s.io/kubectl/pkg/cmd/get"
+	"k8s.io/kubectl/pkg/cmd/label"
 	"k8s.io/kubectl/pkg/cmd/logs"
 	"k8s.io/kubectl/pkg/cmd/options"
 	"k8s.io/kubectl/pkg/cmd/scale"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+	"k8s.io/kubectl/pkg/cmd/wait"
 	utilcomp "k8s.io/kubectl/pkg/util/completion"
 	"k8s.io/kubectl/pkg/util/templates"
 	"k8s.io/kubectl/pkg/util/term"
@@ -74,6 +76,8 @@ func newRoot(streams genericiooptions.IOStreams) *cobra.Command {
 			describe.NewCmdDescribe("troupe", f, streams),
 			delete.NewCmdDelete(f, streams),
 			scale.NewCmdScale(f, streams),
+			label.NewCmdLabel(f, streams),
+			wait.NewCmdWait(f, streams),
 		}},
 		{Message: "Containers, as with kubectl:", Commands: []*cobra.Command{
 			logs.NewCmdLogs(f, streams),

@@ -105,8 +105,17 @@ func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		ctx, cancel := context.WithTimeoutCause(cmd.Context(), wait, fmt.Errorf("its node is not Ready after %s", wait))
+		defer cancel()
 		if pid, err := f.dirs.PID(); err != nil {
 			return err
+		} else if pid != 0 && detach {
+			node, err := waitReady(ctx, a)
+			if err != nil {
+				return fmt.Errorf("the agent, process %d, runs already, but: %w", pid, err)
+			}
+			fmt.Fprintf(streams.Out, "node %s is Ready: the agent, process %d, runs already\n", node, pid)
+			return nil
 		} else if pid != 0 {
 			return fmt.Errorf("an agent with the run directory %s is there already, process %d: stop it with \"troupe down\", or give this one other directories", f.dirs.Run, pid)
 		}
@@ -114,8 +123,6 @@ func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
 		if !detach {
 			return fmt.Errorf("run %s: %w", trouped, syscall.Exec(trouped, args, os.Environ()))
 		}
-		ctx, cancel := context.WithTimeoutCause(cmd.Context(), wait, fmt.Errorf("it is not Ready after %s", wait))
-		defer cancel()
 		return startDetached(ctx, a, f.dirs, args, streams.Out)
 	}
 	return cmd
