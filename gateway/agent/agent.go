@@ -72,21 +72,8 @@ func (s *Server) recovered(method string, err *error) {
 	}
 }
 
-// HTTP returns a server that gives gRPC calls to s and all other requests to
-// rest: HTTP/1.1 and HTTP/2 on one plain socket.
-func (s *Server) HTTP(rest http.Handler) *http.Server {
-	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-			s.grpc.ServeHTTP(w, r)
-			return
-		}
-		rest.ServeHTTP(w, r)
-	})}
-	h.Protocols = new(http.Protocols)
-	h.Protocols.SetHTTP1(true)
-	h.Protocols.SetUnencryptedHTTP2(true)
-	return h
-}
+// ServeHTTP answers gRPC calls that came in over HTTP/2.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.grpc.ServeHTTP(w, r) }
 
 // GetVersion implements [messages.AgentServer].
 func (s *Server) GetVersion(context.Context, *messages.GetVersion) (*messages.Version, error) {
