@@ -1,0 +1,63 @@
+package api_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/troupe-sh/troupe/api"
+)
+
+func TestUnsupported(t *testing.T) {
+	plain, err := api.NewPod("default", template, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if warnings, errs := api.Unsupported(plain); len(warnings)+len(errs) > 0 {
+		t.Errorf("a plain pod, filled in, gives %v %v", warnings, errs)
+	}
+	probe := &corev1.Probe{}
+	p := &corev1.Pod{Spec: corev1.PodSpec{
+		InitContainers:        []corev1.Container{{Name: "init"}},
+		ServiceAccountName:    "default",
+		PriorityClassName:     "high",
+		HostUsers:             ptr.To(true),
+		ActiveDeadlineSeconds: ptr.To(int64(5)),
+		OS:                    &corev1.PodOS{Name: corev1.Linux},
+		Volumes: []corev1.Volume{
+			{Name: "a", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			{Name: "b", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}}},
+		},
+		Containers: []corev1.Container{
+			{Name: "x", LivenessProbe: probe, Env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", ValueFrom: &corev1.EnvVarSource{}}}},
+			{Name: "y", EnvFrom: []corev1.EnvFromSource{{}}, Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{}, PostStart: &corev1.LifecycleHandler{}}},
+		},
+	}}
+	rc := &corev1.ReplicationController{Spec: corev1.ReplicationControllerSpec{Template: &corev1.PodTemplateSpec{Spec: p.Spec}}}
+
+	warned := []string{"activeDeadlineSeconds", "containers[0].livenessProbe", "containers[1].lifecycle.preStop", "priorityClassName"}
+	refused := []string{"containers[0].env[1].valueFrom", "containers[1].envFrom", "containers[1].lifecycle.postStart", "initContainers", "volumes[1].secret"}
+	for prefix, o := range map[string]api.Object{"spec.": p, "spec.template.spec.": rc} {
+		warnings, errs := api.Unsupported(o)
+		got, want := map[string]bool{}, map[string]bool{}
+		for _, w := range warnings {
+			at, _, _ := strings.Cut(w, ": ")
+			got["warned "+at] = true
+		}
+		for _, e := range errs {
+			got["refused "+e.Field] = true
+		}
+		for _, f := range warned {
+			want["warned "+prefix+f] = true
+		}
+		for _, f := range refused {
+			want["refused "+prefix+f] = true
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+	}
+}
