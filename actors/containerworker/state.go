@@ -79,8 +79,8 @@ type state struct {
 	killAt   time.Time // zero: nobody said
 	killTurn uint64
 	why      string // it has to end
-	sent     bool // the signal that asks it to end
-	signaled bool // and it is known to have had it
+	sent     bool   // the signal that asks it to end
+	signaled bool   // and it is known to have had it
 }
 
 // effect is something to do.
@@ -124,9 +124,11 @@ func (s *state) turned(p phase) {
 
 func (s *state) id() string { return pod.ContainerID(s.pod.UID, s.spec.Name, s.attempt) }
 
-// run begins anew with what there is.
+// run begins with what there is.
 func (s *state) run(m pod.Run, now time.Time) []effect {
-	*s = state{machine: s.machine, backoff: s.backoff, turn: s.turn + 1, killTurn: s.killTurn + 1, asked: s.asked}
+	if s.phase != idle {
+		return nil // it has begun
+	}
 	if !s.revised(m.Pod, m.Name) {
 		return []effect{report{}} // the pod has no such container: nothing to do
 	}

@@ -22,11 +22,10 @@ type Found struct {
 // Between workers and a pod's worker.
 type (
 	// Hello is what a child asks its parent when it starts, also after a
-	// restart. The reply is Keep, from a container's worker's parent Run.
+	// restart. The reply is Keep, or Run to a container's worker.
 	Hello struct{}
 
-	// Keep gives a pod's worker the pod and what is there of it already. The
-	// worker forgets everything that it knew.
+	// Keep gives a pod's worker the pod and what is there of it already.
 	Keep struct {
 		Pod   *corev1.Pod
 		Gone  bool // the registry has no such pod any more: see Wish
@@ -72,8 +71,7 @@ type (
 
 // Between a pod's worker and a container's.
 type (
-	// Run gives a container's worker what to run and what is there already. The
-	// worker forgets everything that it knew.
+	// Run gives a container's worker what to run and what is there already.
 	Run struct {
 		Pod   *corev1.Pod
 		Name  string

@@ -1,0 +1,688 @@
+package podworker
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/troupe-sh/troupe/runtime/container"
+	"github.com/troupe-sh/troupe/runtime/pod"
+)
+
+const (
+	again    = 200 * time.Millisecond // after "not yet"
+	retryMin = time.Second            // after a failure; doubles
+	retryMax = 2 * time.Minute
+	overdue  = time.Minute // an answer of volumes that takes longer was lost with it
+)
+
+// phase is where the pod stands on this machine.
+type phase uint8
+
+const (
+	idle      phase = iota // nothing is known yet
+	preparing              // its sandbox and volumes are being made
+	active                 // its containers run as they like
+	remaking               // its containers leave a sandbox that is broken
+	finishing              // all has ended by itself; the registry is being told
+	stopping               // its containers end for good
+	removing               // its sandbox, volumes and files are being removed
+	over                   // nothing of it is left, except logs of a pod that is not deleted
+)
+
+// state is a pod's worker's whole memory. Its methods read no clock and do no
+// I/O; they return what must happen next.
+type state struct {
+	machine pod.Machine
+
+	pod   *corev1.Pod
+	gone  bool // the registry has it no more
+	phase phase
+	turn  uint64 // of the phase: what belongs to an earlier one means nothing
+
+	children map[string]*child
+	names    []string // of the children, in the pod's order
+
+	sandbox *container.Sandbox
+	making  bool // the runtime is at the sandbox
+	mounts  map[string][]container.Mount
+	mounted bool
+	number  uint64 // of the last Enter or Leave
+	failed  int    // times in a row that the sandbox could not be made or removed
+	unready int    // times in a row that the volumes could not be
+	asked   uint64 // questions to volumes: timers of an earlier one mean nothing
+	steps   steps  // of removing
+
+	killAt time.Time // containers are killed then at the latest; zero: nobody said
+	saved  time.Time // the killAt that is on disk
+
+	old     *corev1.PodStatus // as last reported
+	sent    uint64            // reports
+	written uint64            // of them known to be in the registry
+}
+
+// child is a container's worker.
+type child struct {
+	found  []container.Container // what it is to begin with, once
+	fresh  bool                  // found has not been given yet
+	ran    bool                  // it has had its Run
+	report *pod.ContainerReport  // the last one
+}
+
+// steps are the parts of removing that are done.
+type steps struct{ sandbox, volumes, disk bool }
+
+// effect is something to do.
+type effect interface{ effect() }
+
+type (
+	spawn struct{ name string }
+	tell  struct {
+		name    string
+		message any
+	}
+	probe struct {
+		name string
+		ids  []string
+	}
+	runSandbox    struct{ spec container.SandboxSpec }
+	seekSandbox   struct{}
+	removeSandbox struct{}
+	mount         struct{}
+	unmount       struct{}
+	dismiss       struct{}
+	loadGrace     struct{}
+	saveGrace     struct{ left time.Duration }
+	removeDisk    struct{}
+	discard       struct{ id string }
+	report        struct {
+		status *corev1.PodStatus
+		number uint64
+	}
+	note  struct{ kind, reason, message string }
+	ended struct{}
+	wait  struct {
+		delay   time.Duration
+		message any
+	}
+)
+
+func (spawn) effect()         {}
+func (tell) effect()          {}
+func (probe) effect()         {}
+func (runSandbox) effect()    {}
+func (seekSandbox) effect()   {}
+func (removeSandbox) effect() {}
+func (mount) effect()         {}
+func (unmount) effect()       {}
+func (dismiss) effect()       {}
+func (loadGrace) effect()     {}
+func (saveGrace) effect()     {}
+func (removeDisk) effect()    {}
+func (discard) effect()       {}
+func (report) effect()        {}
+func (note) effect()          {}
+func (ended) effect()         {}
+func (wait) effect()          {}
+
+func (s *state) turned(p phase) {
+	s.phase = p
+	s.turn++
+	s.failed = 0
+}
+
+// deleted tells whether the pod is on its way out.
+func (s *state) deleted() bool { return s.gone || s.pod.DeletionTimestamp != nil }
+
+func terminal(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }
+
+// keep begins with what there is.
+func (s *state) keep(m pod.Keep, now time.Time) []effect {
+	if s.phase != idle {
+		return nil // it has begun
+	}
+	s.pod, s.gone, s.old, s.children = m.Pod, m.Gone, m.Pod.Status.DeepCopy(), map[string]*child{}
+	byName := map[string][]container.Container{}
+	running := false
+	for _, c := range m.Found.Containers {
+		byName[c.Name] = append(byName[c.Name], c)
+		running = running || c.State == container.Running
+	}
+	nothing := m.Found.Sandbox == nil && len(m.Found.Containers) == 0
+	if terminal(m.Pod.Status.Phase) || s.deleted() && nothing {
+		return s.remove(now)
+	}
+	var todo []effect
+	for i := range m.Pod.Spec.Containers {
+		name := m.Pod.Spec.Containers[i].Name
+		s.names = append(s.names, name)
+		s.children[name] = &child{found: byName[name], fresh: true}
+		todo = append(todo, spawn{name})
+		delete(byName, name)
+	}
+	for _, c := range m.Found.Containers {
+		if _, foreign := byName[c.Name]; foreign {
+			todo = append(todo, discard{c.ID})
+		}
+	}
+	s.sandbox = m.Found.Sandbox
+	if s.deleted() {
+		s.turned(stopping)
+		if s.gone {
+			s.killAt = now
+			return append(todo, s.stop(now)...)
+		}
+		return append(todo, loadGrace{})
+	}
+	todo = append(todo, s.mount()...)
+	switch {
+	case nothing:
+		s.turned(preparing)
+		return append(todo, s.makeSandbox()...)
+	case s.sandbox != nil && s.sandbox.Ready:
+		s.turned(preparing)
+		return todo
+	case running:
+		return append(todo, s.remake(now)...)
+	}
+	s.turned(preparing)
+	return append(append(todo, sandboxChanged), s.makeSandbox()...)
+}
+
+var sandboxChanged = note{corev1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."}
+
+// makeSandbox makes or mends it.
+func (s *state) makeSandbox() []effect {
+	spec, err := pod.SandboxSpec(s.pod, s.machine)
+	if err != nil {
+		return []effect{note{corev1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err)}}
+	}
+	s.making = true
+	return []effect{runSandbox{spec}}
+}
+
+// sandboxMade takes what became of making it.
+func (s *state) sandboxMade(m sandboxMade, now time.Time) []effect {
+	s.making = false
+	if m.err == nil {
+		s.sandbox, s.failed = &m.sandbox, 0
+	}
+	switch {
+	case s.phase == stopping:
+		return s.settle(now)
+	case s.phase != preparing:
+		return nil
+	case m.err == nil:
+		return s.enter(now)
+	case errors.Is(m.err, container.ErrGone), errors.Is(m.err, container.ErrNotReady):
+		return []effect{wait{again, sandboxRetry{s.turn}}}
+	}
+	s.failed++
+	return []effect{
+		note{corev1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", m.err)},
+		wait{delay(s.failed), sandboxRetry{s.turn}},
+	}
+}
+
+func (s *state) sandboxRetry(turn uint64) []effect {
+	if turn != s.turn || s.phase != preparing || s.making || s.sandbox != nil && s.sandbox.Ready {
+		return nil
+	}
+	return s.makeSandbox()
+}
+
+// delay doubles.
+func delay(n int) time.Duration { return min(retryMin<<min(n-1, 20), retryMax) }
+
+// volumesMounted takes what became of mounting.
+func (s *state) volumesMounted(m pod.Mounted, now time.Time) []effect {
+	if m.UID != s.pod.UID || s.mounted || s.phase >= finishing {
+		return nil
+	}
+	if m.Err != nil {
+		s.unready++
+		s.asked++
+		return []effect{
+			note{corev1.EventTypeWarning, "FailedMount", m.Err.Error()},
+			wait{delay(s.unready), mountRetry{s.asked}},
+		}
+	}
+	s.mounts, s.mounted, s.unready = m.Mounts, true, 0
+	return s.enter(now)
+}
+
+// mount asks volumes, and again if they say nothing for long.
+func (s *state) mount() []effect {
+	s.asked++
+	return []effect{mount{}, wait{overdue, mountRetry{s.asked}}}
+}
+
+func (s *state) mountRetry(turn uint64) []effect {
+	if turn != s.asked || s.mounted || s.phase != preparing && s.phase != remaking {
+		return nil
+	}
+	return s.mount()
+}
+
+// enter lets the containers run once all is there.
+func (s *state) enter(now time.Time) []effect {
+	if s.phase != preparing || !s.mounted || s.sandbox == nil || !s.sandbox.Ready || s.making {
+		return nil
+	}
+	s.turned(active)
+	s.number++
+	var todo []effect
+	for _, name := range s.names {
+		if s.children[name].ran {
+			todo = append(todo, tell{name, pod.Enter{Number: s.number, Mounts: s.mounts[name]}})
+		}
+	}
+	return append(todo, s.publish(now)...)
+}
+
+// remake lets the containers leave a sandbox that is broken.
+func (s *state) remake(now time.Time) []effect {
+	s.turned(remaking)
+	s.sandbox = nil
+	s.number++
+	todo := []effect{sandboxChanged}
+	for _, name := range s.names {
+		if s.children[name].ran {
+			todo = append(todo, tell{name, s.leave()})
+		}
+	}
+	return append(todo, s.publish(now)...)
+}
+
+func (s *state) leave() pod.Leave {
+	grace := corev1.DefaultTerminationGracePeriodSeconds * time.Second
+	if g := s.pod.Spec.TerminationGracePeriodSeconds; g != nil {
+		grace = time.Duration(*g) * time.Second
+	}
+	return pod.Leave{Number: s.number, Grace: grace}
+}
+
+// hello is a child's: it has started, or started again.
+func (s *state) hello(name string, now time.Time) []effect {
+	c := s.children[name]
+	if c == nil || s.phase >= removing {
+		return nil
+	}
+	if c.fresh {
+		c.fresh = false
+		found := c.found
+		c.found = nil
+		return s.start(name, found, now)
+	}
+	// Its containers are those of the restart count that it last told, or of
+	// the one after.
+	count := int32(0)
+	if old := s.oldOf(name); old != nil {
+		count = old.RestartCount
+	}
+	c.ran = false
+	var ids []string
+	for n := max(count-1, 0); n <= count+2; n++ {
+		ids = append(ids, pod.ContainerID(s.pod.UID, name, uint32(n)))
+	}
+	return []effect{probe{name, ids}}
+}
+
+func (s *state) oldOf(name string) *corev1.ContainerStatus {
+	if r := s.children[name].report; r != nil {
+		return &r.Status
+	}
+	for i := range s.old.ContainerStatuses {
+		if s.old.ContainerStatuses[i].Name == name {
+			return &s.old.ContainerStatuses[i]
+		}
+	}
+	return nil
+}
+
+// probed takes what was found of a child that started again.
+func (s *state) probed(m probed, now time.Time) []effect {
+	if m.err != nil {
+		return []effect{wait{again, probeAgain{probe{m.name, m.ids}}}}
+	}
+	return s.start(m.name, m.found, now)
+}
+
+// start gives a child what it begins with, and what stands.
+func (s *state) start(name string, found []container.Container, now time.Time) []effect {
+	c := s.children[name]
+	if c == nil || c.ran {
+		return nil
+	}
+	c.ran = true
+	todo := []effect{tell{name, pod.Run{Pod: s.pod, Name: name, Found: found, Old: s.oldOf(name)}}}
+	switch s.phase {
+	case active:
+		todo = append(todo, tell{name, pod.Enter{Number: s.number, Mounts: s.mounts[name]}})
+	case remaking:
+		todo = append(todo, tell{name, s.leave()})
+	case stopping:
+		if !s.killAt.IsZero() {
+			todo = append(todo, tell{name, s.stopping(now)})
+		}
+	}
+	return todo
+}
+
+func (s *state) stopping(now time.Time) pod.Stop {
+	return pod.Stop{Grace: max(s.killAt.Sub(now), 0), Signaled: !s.saved.IsZero()}
+}
+
+// wish takes the pod as the registry has it.
+func (s *state) wish(m pod.Wish, now time.Time) []effect {
+	if s.phase == idle || s.gone {
+		return nil
+	}
+	before := s.pod
+	if m.Gone {
+		s.gone = true
+	} else {
+		s.pod = m.Pod
+	}
+	if s.deleted() {
+		return s.depart(before, now)
+	}
+	var todo []effect
+	if s.phase < finishing && !equality.Semantic.DeepEqual(before.Spec, s.pod.Spec) {
+		for _, name := range s.names {
+			todo = append(todo, tell{name, pod.Revise{Pod: s.pod}})
+		}
+	}
+	return append(todo, s.publish(now)...)
+}
+
+// depart is the beginning of the end, or a shorter way there.
+func (s *state) depart(before *corev1.Pod, now time.Time) []effect {
+	switch s.phase {
+	case finishing:
+		return s.remove(now)
+	case removing:
+		return s.proceed(now)
+	case over:
+		s.turned(removing)
+		return s.proceed(now)
+	}
+	at := now
+	if g := s.pod.DeletionGracePeriodSeconds; g != nil && !s.gone {
+		if b := before.DeletionGracePeriodSeconds; s.phase == stopping && b != nil && *b <= *g {
+			return nil // as it was
+		}
+		at = now.Add(time.Duration(*g) * time.Second)
+	}
+	if s.killAt.IsZero() || at.Before(s.killAt) {
+		s.killAt = at
+	}
+	if s.phase != stopping {
+		s.turned(stopping)
+	}
+	return s.stop(now)
+}
+
+// graceLoaded says how much of an earlier life's grace is left.
+func (s *state) graceLoaded(m graceLoaded, now time.Time) []effect {
+	if s.phase != stopping || !s.killAt.IsZero() {
+		return nil
+	}
+	left := time.Duration(0)
+	if g := s.pod.DeletionGracePeriodSeconds; g != nil {
+		left = time.Duration(*g) * time.Second
+	}
+	if m.ok {
+		left = min(left, m.left)
+		s.saved = now.Add(left)
+	}
+	s.killAt = now.Add(left)
+	return s.stop(now)
+}
+
+// stop ends the containers by killAt.
+func (s *state) stop(now time.Time) []effect {
+	var todo []effect
+	for _, name := range s.names {
+		if s.children[name].ran {
+			todo = append(todo, tell{name, s.stopping(now)})
+		}
+	}
+	return append(todo, s.settle(now)...)
+}
+
+// reported takes a child's report.
+func (s *state) reported(name string, r pod.ContainerReport, now time.Time) []effect {
+	c := s.children[name]
+	if c == nil || !c.ran {
+		return nil
+	}
+	c.report = &r
+	if s.phase == active && r.Lost == s.number {
+		return s.remake(now)
+	}
+	return append(s.publish(now), s.settle(now)...)
+}
+
+// all tells whether every child's last report is so.
+func (s *state) all(so func(*pod.ContainerReport) bool) bool {
+	return !slices.ContainsFunc(s.names, func(name string) bool {
+		r := s.children[name].report
+		return !s.children[name].ran || r == nil || !so(r)
+	})
+}
+
+// settle goes on once all children are where they should be.
+func (s *state) settle(now time.Time) []effect {
+	switch s.phase {
+	case preparing, active:
+		if s.all(func(r *pod.ContainerReport) bool { return r.Over }) {
+			return s.finish(now)
+		}
+	case remaking:
+		if s.all(func(r *pod.ContainerReport) bool { return r.Over }) {
+			return s.finish(now)
+		}
+		if s.all(func(r *pod.ContainerReport) bool { return r.Left == s.number }) {
+			s.turned(preparing)
+			return s.makeSandbox()
+		}
+	case stopping:
+		if s.killAt.IsZero() {
+			return nil
+		}
+		if s.all(func(r *pod.ContainerReport) bool { return r.Stopped }) {
+			if s.making {
+				return nil
+			}
+			return s.remove(now)
+		}
+		if s.all(func(r *pod.ContainerReport) bool { return r.Signaled }) && s.saved != s.killAt && !s.gone {
+			s.saved = s.killAt
+			return []effect{saveGrace{s.killAt.Sub(now)}}
+		}
+	}
+	return nil
+}
+
+// finish waits until the registry has the end of a pod that ended by itself:
+// what it is told of is removed afterwards.
+func (s *state) finish(now time.Time) []effect {
+	s.turned(finishing)
+	return s.finished(now)
+}
+
+func (s *state) finished(now time.Time) []effect {
+	if s.phase != finishing || s.written < s.sent {
+		return nil
+	}
+	return s.remove(now)
+}
+
+func (s *state) writtenUp(m pod.Written, now time.Time) []effect {
+	s.written = max(s.written, m.Number)
+	return s.finished(now)
+}
+
+// remove takes everything down. The children have nothing left to do.
+func (s *state) remove(now time.Time) []effect {
+	s.turned(removing)
+	s.steps = steps{}
+	todo := append([]effect{dismiss{}}, s.publish(now)...)
+	return append(todo, s.proceed(now)...)
+}
+
+// removed takes what became of a step of it.
+func (s *state) removed(step func(*steps) *bool, err error, now time.Time) []effect {
+	if s.phase != removing {
+		return nil
+	}
+	if err == nil {
+		*step(&s.steps) = true
+		s.failed = 0
+		return s.proceed(now)
+	}
+	s.failed++
+	s.turn++
+	todo := []effect{wait{delay(s.failed), removeRetry{s.turn}}}
+	if !errors.Is(err, container.ErrGone) {
+		todo = append(todo, note{corev1.EventTypeWarning, "FailedKillPod", fmt.Sprintf("error killing pod: %v", err)})
+	}
+	return todo
+}
+
+func (s *state) removeRetry(turn uint64, now time.Time) []effect {
+	if turn != s.turn || s.phase != removing {
+		return nil
+	}
+	return s.proceed(now)
+}
+
+// proceed does the next step of removing: the sandbox with its containers,
+// then what they had mounted, then files once the pod is deleted.
+func (s *state) proceed(now time.Time) []effect {
+	s.turn++
+	switch {
+	case !s.steps.sandbox:
+		return []effect{removeSandbox{}}
+	case !s.steps.volumes:
+		return []effect{unmount{}, wait{overdue, removeRetry{s.turn}}}
+	case s.deleted() && !s.steps.disk:
+		return []effect{removeDisk{}}
+	}
+	s.turned(over)
+	s.sandbox = nil
+	todo := s.publish(now)
+	if s.deleted() {
+		todo = append(todo, ended{})
+	}
+	return todo
+}
+
+// look compares what the machine was seen to hold with what is believed.
+func (s *state) look(f pod.Found, now time.Time) []effect {
+	switch s.phase {
+	case idle, removing, finishing:
+		return nil
+	case over:
+		if f.Sandbox == nil && len(f.Containers) == 0 {
+			return nil
+		}
+		s.turned(removing)
+		s.steps = steps{}
+		return s.proceed(now)
+	}
+	var todo []effect
+	byName := map[string][]container.Container{}
+	for _, c := range f.Containers {
+		if s.children[c.Name] == nil {
+			todo = append(todo, discard{c.ID})
+		}
+		byName[c.Name] = append(byName[c.Name], c)
+	}
+	for _, name := range s.names {
+		if s.children[name].ran {
+			todo = append(todo, tell{name, pod.Seen{Found: byName[name]}})
+		}
+	}
+	if s.phase == active && (f.Sandbox == nil || !f.Sandbox.Ready) {
+		todo = append(todo, seekSandbox{})
+	}
+	return todo
+}
+
+// happened passes on what the runtime saw.
+func (s *state) happened(e container.Event) []effect {
+	if s.phase == idle || s.phase >= removing {
+		return nil
+	}
+	if e.Kind == container.Removed && e.ContainerID == string(s.pod.UID) {
+		if s.phase == active {
+			return []effect{seekSandbox{}}
+		}
+		return nil
+	}
+	var todo []effect
+	for _, name := range s.names {
+		if s.children[name].ran {
+			todo = append(todo, tell{name, e})
+		}
+	}
+	return todo
+}
+
+// sandboxSeen says how the sandbox stands, asked because it seemed broken.
+func (s *state) sandboxSeen(m sandboxSeen, now time.Time) []effect {
+	switch {
+	case s.phase != active || m.number != s.number:
+		return nil
+	case m.err != nil:
+		return []effect{wait{again, seekAgain{s.turn}}}
+	case m.sandbox != nil && m.sandbox.Ready:
+		return nil
+	}
+	return s.remake(now)
+}
+
+func (s *state) seekAgain(turn uint64) []effect {
+	if turn != s.turn || s.phase != active {
+		return nil
+	}
+	return []effect{seekSandbox{}}
+}
+
+// publish reports the pod's status if it is another than before.
+func (s *state) publish(now time.Time) []effect {
+	statuses := map[string]corev1.ContainerStatus{}
+	for i := range s.pod.Spec.Containers {
+		c := &s.pod.Spec.Containers[i]
+		child := s.children[c.Name]
+		switch {
+		case child != nil && child.report != nil:
+			statuses[c.Name] = child.report.Status
+		case child != nil:
+			return nil // wait until every child knows: an adopted pod does not change in between
+		default:
+			statuses[c.Name] = pod.ContainerStatus(c, nil)
+			for _, old := range s.old.ContainerStatuses {
+				if old.Name == c.Name {
+					statuses[c.Name] = old
+				}
+			}
+		}
+	}
+	status := pod.Status(pod.Facts{
+		Pod: s.pod, Old: s.old, Machine: s.machine, Sandbox: s.sandbox, Containers: statuses,
+		Ending: s.phase >= finishing, Ended: s.phase >= removing, Now: now,
+	})
+	if s.gone || equality.Semantic.DeepEqual(status, s.old) {
+		return nil
+	}
+	s.old = status
+	s.sent++
+	return []effect{report{status, s.sent}}
+}
