@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/cli-runtime/pkg/printers"
 	"k8s.io/client-go/rest"
@@ -60,7 +61,7 @@ func newRoot(streams genericiooptions.IOStreams) *cobra.Command {
 	klog.InitFlags(logging)
 	flags.AddGoFlag(logging.Lookup("v"))
 
-	f := cmdutil.NewFactory(a)
+	f := cmdutil.NewFactory(cmdutil.NewMatchVersionFlags(a)) // which also names the version that exec and logs speak
 	getCmd := get.NewCmdGet("troupe", f, streams)
 	getCmd.ValidArgsFunction = utilcomp.ResourceTypeAndNameCompletionFunc(f)
 	groups := templates.CommandGroups{
@@ -113,6 +114,7 @@ func rename(cmd *cobra.Command) {
 	for _, text := range []*string{&cmd.Long, &cmd.Example, &cmd.Short} {
 		*text = strings.ReplaceAll(*text, "kubectl ", "troupe ")
 	}
+	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "kubectl ", "troupe ") })
 	for _, c := range cmd.Commands() {
 		rename(c)
 	}

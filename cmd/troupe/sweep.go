@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/troupe-sh/troupe/cmd/internal/place"
+	"github.com/troupe-sh/troupe/runtime/sandbox"
 )
 
 // dialTimeout is how long containerd has to answer.
@@ -100,6 +101,9 @@ func (w sweep) purge(ctx context.Context, grace time.Duration) error {
 		return err
 	}
 	if err := removeCgroup(w.settings.CgroupParent); err != nil {
+		return err
+	}
+	if err := sandbox.Teardown(); err != nil {
 		return err
 	}
 	if err := unmountUnder(w.dirs.Data); err != nil {

@@ -46,7 +46,8 @@ func addAgentFlags(flags *pflag.FlagSet) *agentFlags {
 	f.flags.String("containerd-namespace", "troupe", "The containerd namespace, to be told apart where agents share a containerd")
 	f.flags.String("cgroup-parent", "troupe", "The cgroup that the pods' cgroups stand in")
 	f.flags.String("config", "", "A file with further settings")
-	f.flags.String("pod-cidr", "10.244.0.0/24", "The addresses of this machine's pods")
+	f.flags.String("pod-cidr", "10.244.0.0/16", "The addresses of all pods of the cluster; each machine gets a /24 of it")
+	f.flags.Duration("restart-backoff", 10*time.Second, "How long a container that ended again waits before its second restart; doubles up to 5m")
 	f.flags.String("log-level", "info", "debug, info, warn or error")
 	flags.AddFlagSet(f.flags)
 	return f

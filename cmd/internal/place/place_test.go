@@ -14,7 +14,7 @@ func TestSettingsAreReadAsWritten(t *testing.T) {
 	if _, found, err := d.Read(); found || err != nil {
 		t.Fatalf("Read of an empty directory: found %v, error %v", found, err)
 	}
-	want := place.Settings{Node: "n1", RunDir: d.Run, Containerd: "/x/containerd.sock", ContainerdNamespace: "troupe", PrivateContainerd: true, CgroupParent: "troupe", PodCIDR: "10.1.0.0/24"}
+	want := place.Settings{Node: "n1", RunDir: d.Run, Containerd: "/x/containerd.sock", ContainerdNamespace: "troupe", PrivateContainerd: true, CgroupParent: "troupe"}
 	if err := d.Write(want); err != nil {
 		t.Fatal(err)
 	}
