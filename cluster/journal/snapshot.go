@@ -49,7 +49,7 @@ func (s *State) Encode(w io.Writer) error {
 			Id: c.id, Result: c.result, Time: toTimestamp(c.time),
 		}}})
 	}
-	e.frame(&messages.SnapshotFrame{Frame: &messages.SnapshotFrame_End{End: &messages.SnapshotEnd{Checksum: e.sum}}})
+	e.end()
 	if e.err == nil {
 		e.err = e.w.Flush()
 	}
@@ -109,6 +109,10 @@ func (e *encoder) frame(m *messages.SnapshotFrame) {
 
 func toRecord(r *Record) *messages.SnapshotRecord {
 	return &messages.SnapshotRecord{Key: toKey(r.Key), Sequence: r.Seq, Value: r.Value, Index: r.Index}
+}
+
+func (e *encoder) end() {
+	e.frame(&messages.SnapshotFrame{Frame: &messages.SnapshotFrame_End{End: &messages.SnapshotEnd{Checksum: e.sum}}})
 }
 
 // DecodeState reads what Encode wrote.
