@@ -103,7 +103,13 @@ func (s *Server) Must(o api.Object) api.Object {
 // Change writes beside the API, as an actor does.
 func (s *Server) Change(c command.Change) api.Object {
 	s.t.Helper()
-	done, err := s.Commit(context.Background(), &command.Commit{ID: string(uuid.NewUUID()), Actor: "test", Changes: []command.Change{c}})
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
+	commit := &command.Commit{ID: string(uuid.NewUUID()), Actor: "test", Changes: []command.Change{c}}
+	done, err := s.Commit(ctx, commit)
+	for errors.Is(err, journal.ErrUnknownOutcome) && ctx.Err() == nil { // the tree is still starting
+		done, err = s.Commit(ctx, commit)
+	}
 	if err == nil {
 		err = done.Err
 	}
