@@ -55,7 +55,7 @@ type (
 	Written struct{ Number uint64 }
 
 	// Ended says that nothing of the pod is left on this machine but its
-	// object. It is repeated until the worker is stopped.
+	// object.
 	Ended struct{ UID types.UID }
 
 	// Note is something that people should know of a pod: it becomes an Event.
