@@ -162,3 +162,34 @@ func (s *Server) Client(contentType string) *kubernetes.Clientset {
 	}
 	return client
 }
+
+// HTTP is a plain client of the socket.
+func (s *Server) HTTP() *http.Client {
+	s.t.Helper()
+	transport := &http.Transport{DialContext: s.Config().Dial}
+	s.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+// Churn makes n changes of one object, beside the API.
+func (s *Server) Churn(o *corev1.ConfigMap, n int) {
+	s.t.Helper()
+	s.Must(o)
+	const at = 500
+	for done := 0; done < n; {
+		var changes []command.Change
+		for range min(at, n-done) {
+			done++
+			c := o.DeepCopy()
+			c.Data["turn"] = fmt.Sprint(done)
+			changes = append(changes, command.Change{Op: command.Update, Key: api.KeyOf(o), Object: c})
+		}
+		answer, err := s.Commit(context.Background(), &command.Commit{ID: string(uuid.NewUUID()), Actor: "test", Changes: changes})
+		if err == nil {
+			err = answer.Err
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
