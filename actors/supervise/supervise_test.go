@@ -553,3 +553,46 @@ func TestSystemLogsTheLibraryLower(t *testing.T) {
 		t.Errorf("logged %q", got)
 	}
 }
+
+func TestABrokenInstanceHearsNothingMore(t *testing.T) {
+	run(t, func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.OneForOne, minute, supervise.Family("pods", "", minute, func() actor.Actor {
+			inner, broken := j.scripted("pods")(), false
+			return actor.ReceiveFunc(func(ctx actor.Context) {
+				if _, ok := ctx.Message().(*actor.Terminated); ok && broken {
+					j.add("the broken instance heard of the end of x")
+				}
+				if ctx.Message() == "go" {
+					ctx.Stop(ctx.Children()[0])
+					time.Sleep(time.Second) // until its end waits in the mailbox
+					broken = true
+					panic("boom")
+				}
+				inner.Receive(ctx)
+			})
+		}))
+	}, func(w *world) {
+		w.tell("node/pods", spawn{supervise.Leaf("x", "", w.lives.scripted("x"))})
+		w.tell("node/pods", "go")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.lived("pods Started", "x Started", "x Stopped", "pods Restarting", "pods Started")
+	})
+}
+
+func TestTwoFailuresPastTheBudgetEscalateOnce(t *testing.T) {
+	run(t, func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.OneForOne, minute,
+			supervise.Group("edge", supervise.OneForOne, supervise.Budget{},
+				supervise.Leaf("a", "", j.scripted("a")), supervise.Leaf("b", "", j.scripted("b"))))
+	}, func(w *world) {
+		for range 2 {
+			w.system.Root.Send(w.system.NewLocalPID("node/edge/a"), crash{"boom"})
+			w.system.Root.Send(w.system.NewLocalPID("node/edge/b"), crash{"boom"})
+			synctest.Wait()
+		}
+		if s := w.status("node/edge"); s.Restarts != 2 || len(w.fell) != 0 {
+			t.Errorf("%d restarts, want 2; fell %v", s.Restarts, w.fell)
+		}
+	})
+}

@@ -35,6 +35,7 @@ type mortal struct {
 	family bool
 	work   mailbox.Work
 	over   bool
+	broken bool // it panicked
 	wanted map[string]bool
 }
 
@@ -60,13 +61,25 @@ func (s *stage) perhaps(oneIn int, what string) {
 
 func (m *mortal) Receive(ctx actor.Context) {
 	s, path := m.stage, ctx.Self().GetId()
+	perhaps := func(oneIn int, what string) {
+		m.broken = true
+		s.perhaps(oneIn, what)
+		m.broken = false
+	}
+	switch ctx.Message().(type) {
+	case *actor.Restarting, *actor.Stopping, *actor.Stopped:
+	default:
+		if m.broken && !m.over {
+			s.w.Failf("%s panicked and hears %T", path, ctx.Message())
+		}
+	}
 	switch msg := ctx.Message().(type) {
 	case *actor.Started:
 		if other := s.alive[path]; other != nil {
 			s.w.Failf("%s lives twice", path)
 		}
 		s.alive[path] = m
-		s.perhaps(20, "Started panics")
+		perhaps(20, "Started panics")
 		m.work.After(ctx, s.w.between(0, time.Second), tick{})
 	case tick:
 		m.live(path)
@@ -75,7 +88,7 @@ func (m *mortal) Receive(ctx actor.Context) {
 			s.perhaps(60, "work panics")
 			return bang{}
 		})
-		s.perhaps(40, "tick panics")
+		perhaps(40, "tick panics")
 	case bang:
 		m.live(path)
 	case want:
@@ -86,7 +99,7 @@ func (m *mortal) Receive(ctx actor.Context) {
 		m.keep(ctx)
 	case *actor.Terminated:
 		m.keep(ctx)
-		s.perhaps(20, "Terminated panics")
+		perhaps(20, "Terminated panics")
 	case probe:
 		m.live(path)
 		if msg.path != path {
