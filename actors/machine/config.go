@@ -11,6 +11,7 @@ import (
 	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/cluster/feed"
 	"github.com/troupe-sh/troupe/runtime/container"
+	"github.com/troupe-sh/troupe/runtime/host"
 )
 
 // Config is what the actor needs.
@@ -34,24 +35,5 @@ type Config struct {
 
 // Host tells what the machine is. runtime/host implements it.
 type Host interface {
-	Facts(ctx context.Context) (Facts, error)
-}
-
-// Facts are a machine's.
-type Facts struct {
-	Hostname      string
-	Addr          netip.Addr // by which other machines reach this one
-	OS            string     // linux
-	Arch          string     // amd64
-	OSImage       string
-	Kernel        string
-	MachineID     string
-	SystemUUID    string
-	BootID        string
-	CPUs          int64
-	Memory        int64 // bytes
-	MemoryFree    int64 // bytes that could be given to processes
-	Storage       int64 // bytes of the file system that holds pods
-	StorageFree   int64
-	PIDs, PIDsMax int64
+	Facts(ctx context.Context) (host.Facts, error)
 }

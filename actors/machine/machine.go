@@ -28,6 +28,7 @@ import (
 	"github.com/troupe-sh/troupe/cluster/feed"
 	"github.com/troupe-sh/troupe/cluster/journal"
 	"github.com/troupe-sh/troupe/runtime/container"
+	"github.com/troupe-sh/troupe/runtime/host"
 )
 
 // New returns what spawns the actor.
@@ -55,7 +56,7 @@ type (
 	woken   struct{} // the Node object may have changed
 	check   struct{} // it is time to look
 	checked struct {
-		facts   Facts
+		facts   host.Facts
 		err     error // of facts
 		runtime string
 		down    error // of the runtime

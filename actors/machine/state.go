@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/troupe-sh/troupe/runtime/container"
+	"github.com/troupe-sh/troupe/runtime/host"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 // do no I/O.
 type state struct {
 	config     Config
-	facts      Facts
+	facts      host.Facts
 	runtime    string // its version, as last heard
 	runtimeErr error  // it does not answer
 	checked    bool   // facts and runtime are known

@@ -74,8 +74,8 @@ type (
 		uid     types.UID
 		message any
 	}
-	end   struct{ uid types.UID }
-	list  struct{}
+	end  struct{ uid types.UID }
+	list struct{}
 	tidy struct {
 		uid        types.UID
 		containers []string
