@@ -2,7 +2,7 @@
 // start, its restarts by policy and back-off, and its end.
 //
 //	Supervisor  its pod's worker: 5 restarts in 10m
-//	Accepts     pod.Run pod.Revise pod.Enter pod.Leave pod.Stop pod.Seen pod.ImageFound container.Event launched inspected signaled retry settled unanswered killDue insist
+//	Accepts     pod.Run pod.Revise pod.Enter pod.Leave pod.Stop pod.Seen pod.ImageFound container.Event
 //	Emits       pod.Hello pod.ContainerReport pod.Note to its parent; pod.FindImage to images
 //	On restart  forgets everything, and asks its parent, who sends pod.Run with what the runtime has
 package containerworker

@@ -1,7 +1,7 @@
 // Package images answers which images this machine has.
 //
 //	Supervisor  node: 5 restarts in 10m
-//	Accepts     pod.FindImage pod.ImagesLoaded answered *actor.Terminated
+//	Accepts     pod.FindImage pod.ImagesLoaded
 //	Emits       pod.ImageFound to whoever asked, again when an absent image has come
 //	On restart  forgets who waits: they ask again by themselves
 package images

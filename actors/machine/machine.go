@@ -3,7 +3,7 @@
 // of the pod network that the registry assigned.
 //
 //	Supervisor  node: 5 restarts in 10m
-//	Accepts     *command.Synced *command.Committed writer.Retry woken checked configured check container.Event
+//	Accepts     *command.Synced *command.Committed writer.Retry container.Event
 //	Emits       *command.Sync *command.Commit to the registry
 //	On restart  waits until its predecessor's writes have settled, then looks afresh
 package machine

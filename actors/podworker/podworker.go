@@ -2,7 +2,7 @@
 // a worker for each of its containers, its status, and its end.
 //
 //	Supervisor  workers: 5 restarts in 10m
-//	Accepts     pod.Keep pod.Wish pod.Look pod.Written pod.Hello pod.ContainerReport pod.Note pod.Mounted pod.Unmounted container.Event probed sandboxMade sandboxSeen sandboxRemoved graceLoaded diskRemoved sandboxRetry mountRetry removeRetry seekAgain probeAgain
+//	Accepts     pod.Keep pod.Wish pod.Look pod.Written pod.Hello pod.ContainerReport pod.Note pod.Mounted pod.Unmounted container.Event
 //	Emits       pod.Hello pod.Report pod.Note pod.Ended to its parent; pod.Mount pod.Unmount to volumes; to its children pod.Run pod.Revise pod.Enter pod.Leave pod.Stop pod.Seen container.Event
 //	On restart  its children stop; it asks its parent, who sends pod.Keep with what the runtime has, and adopts that
 package podworker

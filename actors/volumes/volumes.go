@@ -2,7 +2,7 @@
 // time for each pod.
 //
 //	Supervisor  node: 5 restarts in 10m
-//	Accepts     pod.Mount pod.Unmount pod.Volumes mounted unmounted listed
+//	Accepts     pod.Mount pod.Unmount pod.Volumes
 //	Emits       pod.Mounted pod.Unmounted pod.VolumesOf to whoever asked
 //	On restart  forgets what was asked: whoever asked asks again
 package volumes

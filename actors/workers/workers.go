@@ -3,7 +3,7 @@
 // workers report to the registry, in batches.
 //
 //	Supervisor  node: 5 restarts in 10m
-//	Accepts     *command.Synced *command.Committed writer.Retry woken container.Event listed cleared lookAgain sweep flushAgain pod.Hello pod.Report pod.Note pod.Ended pod.VolumesOf pod.Unmounted *actor.Terminated
+//	Accepts     *command.Synced *command.Committed writer.Retry container.Event pod.Hello pod.Report pod.Note pod.Ended pod.VolumesOf pod.Unmounted
 //	Emits       *command.Sync *command.Commit to the registry; pod.Volumes pod.Unmount to volumes; to its children pod.Keep pod.Wish pod.Look pod.Written container.Event
 //	On restart  its children stop; it waits until its predecessor's writes have settled, reads the feed and the machine afresh, and its new children adopt what runs
 package workers
