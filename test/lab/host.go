@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -314,4 +315,52 @@ func (h *Host) containerd() string {
 		h.t.Fatalf("settings of %s: %v", h.Name, err)
 	}
 	return s.Containerd
+}
+
+// KillContainerd ends the agent's own containerd with SIGKILL.
+func (h *Host) KillContainerd() {
+	h.t.Helper()
+	for _, p := range h.processes() {
+		if filepath.Base(strings.Fields(p.argv)[0]) == "containerd" {
+			kill(h.t, p.pid)
+			return
+		}
+	}
+	h.t.Fatalf("%s runs no containerd of its own", h.Name)
+}
+
+// Reboot does to the host what switching it off and on does: every process
+// ends at once, and what stands in memory is gone. The agent is not started.
+func (h *Host) Reboot() {
+	h.t.Helper()
+	for all := h.processes(); len(all) > 0; all = h.processes() {
+		for _, p := range all {
+			_ = unix.Kill(p.pid, unix.SIGKILL)
+		}
+	}
+	for _, m := range slices.Backward(mounts(h.Dir)) {
+		if m == h.ns || m == h.Options.DataDir {
+			continue
+		}
+		if err := unix.Unmount(m, unix.MNT_DETACH); err != nil {
+			h.t.Fatalf("unmount %s: %v", m, err)
+		}
+	}
+	if len(mounts(h.Run)) > 0 {
+		h.t.Fatalf("%s has mounts that do not go", h.Run)
+	}
+	if err := os.RemoveAll(h.Run); err != nil {
+		h.t.Fatalf("%v", err)
+	}
+	for _, c := range slices.Backward(cgroups(h.Cgroup)) {
+		if err := unix.Rmdir(c); err != nil {
+			h.t.Fatalf("cgroup %s: %v", c, err)
+		}
+	}
+	if err := unix.Unmount(h.ns, unix.MNT_DETACH); err != nil {
+		h.t.Fatalf("%v", err)
+	}
+	if err := makeNetwork(h.ns); err != nil {
+		h.t.Fatalf("%v", err)
+	}
 }

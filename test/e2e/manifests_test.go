@@ -1,0 +1,147 @@
+package e2e_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/troupe-sh/troupe/test/lab"
+)
+
+// allRunning is what most manifests become.
+func allRunning(p *corev1.Pod) error {
+	if p.Status.Phase != corev1.PodRunning || !isReady(p) {
+		return fmt.Errorf("pod %s: phase %s, %s", p.Name, p.Status.Phase, states(p))
+	}
+	return nil
+}
+
+// manifests are the published examples of test/manifests with what they
+// become, one after the other in one namespace.
+var manifests = []struct {
+	file      string
+	namespace string // that the manifest names
+	pods      int
+	becomes   func(*corev1.Pod) error
+	log       string // that one of its pods writes
+	port      int    // that its pods answer HTTP at
+	page      string
+}{
+	{file: "namespace-dev"},
+	{file: "configmaps"},
+	{file: "secret"},
+	{file: "replication", pods: 3, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
+	{file: "pod", pods: 1, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
+	{file: "simple-pod", pods: 1, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
+	{file: "pod-nginx", pods: 1, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
+	{file: "pod-with-toleration", pods: 1, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
+	{file: "commands", pods: 1, log: "command-demo", becomes: func(p *corev1.Pod) error {
+		// It prints KUBERNETES_PORT too, which is nowhere without a service: exit code 1, again and again.
+		if s := p.Status.ContainerStatuses; len(s) == 0 || s[0].RestartCount == 0 {
+			return fmt.Errorf("%s", states(p))
+		}
+		return nil
+	}},
+	{file: "counter-pod", pods: 1, becomes: allRunning, log: "1: "},
+	{file: "cpu-request-limit", namespace: "cpu-example", pods: 1, becomes: allRunning},
+	{file: "memory-request-limit", namespace: "mem-example", pods: 1, becomes: allRunning, log: "took 157286400 bytes"},
+	{file: "dapi-envars-pod", pods: 1, becomes: allRunning, log: "dapi-envars-fieldref"},
+	{file: "dnsutils", pods: 1, becomes: allRunning},
+	{file: "envars", pods: 1, becomes: allRunning, port: 8080, page: "Hello, world!"},
+	{file: "qos-pod", pods: 1, port: 80, page: "Welcome to nginx!", becomes: func(p *corev1.Pod) error {
+		if p.Status.QOSClass != corev1.PodQOSGuaranteed {
+			return fmt.Errorf("QoS class %s", p.Status.QOSClass)
+		}
+		return allRunning(p)
+	}},
+	{file: "redis", pods: 1, becomes: allRunning, log: "Ready to accept connections"},
+	{file: "security-context", pods: 1, becomes: allRunning, port: 8080, page: "Hello Kubernetes!"},
+	{file: "security-context-4", pods: 1, becomes: allRunning, port: 8080, page: "Hello, world!"},
+	{file: "two-container-pod", pods: 1, becomes: func(p *corev1.Pod) error {
+		for _, c := range p.Status.ContainerStatuses {
+			if c.Name == "nginx-container" && !c.Ready || c.Name == "debian-container" && c.RestartCount == 0 {
+				return fmt.Errorf("%s", states(p))
+			}
+		}
+		return nil
+	}},
+	{file: "cassandra-controller", pods: 2, becomes: allRunning, port: 9042, page: "cassandra"},
+	{file: "frontend-controller", pods: 3, becomes: allRunning, port: 80, page: "Guestbook"},
+	{file: "kitten-rc", pods: 1, becomes: allRunning, port: 80, page: "kitten"},
+	{file: "nautilus-rc", pods: 2, becomes: allRunning, port: 80, page: "nautilus"},
+	{file: "redis-master-controller", pods: 1, becomes: allRunning, log: "Ready to accept connections"},
+	{file: "redis-slave-controller", pods: 2, becomes: allRunning, log: "Ready to accept connections"},
+}
+
+func TestPublishedManifestsRunUnchanged(t *testing.T) {
+	h := start(t, "busybox", "debian", "nginx", "redis", "stress", "hello-app", "node-hello",
+		"update-demo-kitten", "update-demo-nautilus", "gb-frontend", "cassandra")
+	h.Troupe("label", "node", h.Name, "disktype=ssd")
+	known, err := filepath.Glob("../manifests/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(known) != len(manifests) {
+		t.Errorf("%d manifests stand in test/manifests, %d in the table", len(known), len(manifests))
+	}
+	for _, m := range manifests {
+		t.Run(m.file, func(t *testing.T) {
+			file := "../manifests/" + m.file + ".yaml"
+			namespace := "default"
+			if m.namespace != "" {
+				namespace = m.namespace
+				h.Troupe("create", "namespace", namespace)
+			}
+			h.Troupe("apply", "-f", file)
+			if m.pods == 0 {
+				h.Troupe("get", "-f", file)
+				h.Troupe("delete", "-f", file)
+				return
+			}
+			var all []corev1.Pod
+			lab.Eventually(t, patience, "its pods are what they should be", func() error {
+				l, err := h.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+				if err != nil {
+					return err
+				}
+				if all = l.Items; len(all) != m.pods {
+					return fmt.Errorf("%d pods, want %d", len(all), m.pods)
+				}
+				for i := range all {
+					if err := m.becomes(&all[i]); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if m.log != "" {
+				lab.Eventually(t, patience, "its log has "+m.log, func() error {
+					if out := h.Troupe("logs", all[0].Name, "-n", namespace); !strings.Contains(out, m.log) {
+						return fmt.Errorf("%s", out)
+					}
+					return nil
+				})
+			}
+			if m.port != 0 {
+				if page := answers(t, h, fmt.Sprintf("http://%s:%d/", all[0].Status.PodIP, m.port)); !strings.Contains(page, m.page) {
+					t.Errorf("page:\n%s", page)
+				}
+			}
+			h.Troupe("delete", "-f", file, "--grace-period=1")
+			if m.namespace != "" {
+				h.Troupe("delete", "namespace", namespace)
+			}
+			lab.Eventually(t, patience, "its pods are gone", func() error {
+				l, err := h.Client().CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
+				if err == nil && len(l.Items) > 0 {
+					err = fmt.Errorf("%d are there", len(l.Items))
+				}
+				return err
+			})
+		})
+	}
+}
