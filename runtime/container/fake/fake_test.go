@@ -1,16 +1,27 @@
 package fake_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/container/fake"
+	"github.com/troupe-sh/troupe/runtime/container/suite"
 )
 
 func start(t *testing.T, r *fake.Runtime, b fake.Behaviour) {
@@ -118,4 +129,61 @@ func TestAddressesRestAndRunOut(t *testing.T) {
 			t.Errorf("after a minute: %v, not %v", a, last)
 		}
 	})
+}
+
+func TestSuite(t *testing.T) {
+	suite.Run(t, func(t *testing.T) suite.Subject {
+		r := fake.New(fake.Options{})
+		r.AddImage("busybox", fake.Behaviour{})
+		r.Script(script)
+		return suite.Subject{
+			Runtime: r, Image: "busybox",
+			Again: func(*testing.T) container.Runtime { return r },
+			Break: func(_ *testing.T, id string) { r.BreakSandbox(id) },
+			Archive: func(t *testing.T) io.Reader {
+				img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{Author: "suite"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				tag, err := name.NewTag(suite.Archived)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var b bytes.Buffer
+				if err := tarball.Write(tag, img, &b); err != nil {
+					t.Fatal(err)
+				}
+				return &b
+			},
+		}
+	})
+}
+
+// script behaves as the suite's commands do.
+func script(s container.Spec) (fake.Behaviour, bool) {
+	b := fake.Behaviour{CPU: 1, Memory: 1 << 20, IgnoreTERM: true, Exec: run}
+	switch {
+	case slices.Equal(s.Command, suite.Exit3):
+		b.Exits, b.ExitCode = true, 3
+	case slices.Equal(s.Command, suite.OnTERM7):
+		b.IgnoreTERM, b.TermCode = false, 7
+	case slices.Equal(s.Command, suite.Missing):
+		b.FailStart = fmt.Errorf("exec %s: %w", s.Command[0], container.ErrInvalid)
+	}
+	return b, true
+}
+
+func run(ctx context.Context, e container.ExecSpec) (int, error) {
+	switch {
+	case slices.Equal(e.Command, suite.Complain):
+		_, err := io.Copy(e.Stdout, e.Stdin)
+		fmt.Fprintln(e.Stderr, "bad")
+		return 5, err
+	case slices.Equal(e.Command, suite.Missing):
+		return 0, container.ErrInvalid
+	case slices.Equal(e.Command, suite.Forever):
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return 0, nil
 }

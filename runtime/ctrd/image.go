@@ -1,0 +1,362 @@
+package ctrd
+
+import (
+	"archive/tar"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	coreimages "github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/archive/compression"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/troupe-sh/troupe/runtime/container"
+)
+
+// images knows the images that are present, so that starting a container asks
+// for none of it. An event about images, or a gap, makes it read them again.
+type images struct {
+	client      *client.Client
+	snapshotter string
+	snapshots   snapshots.Snapshotter
+
+	mu    sync.Mutex
+	stale bool
+	byID  map[string]*image
+}
+
+// image is one configuration with all names that lead to it.
+type image struct {
+	container.Image
+	names      []string // as containerd has them
+	targets    []digest.Digest
+	config     ocispec.ImageConfig
+	chain      string // of its layers: the snapshot that roots stand on
+	stopSignal string
+
+	once          sync.Once
+	passwd, group []byte
+	filesErr      error
+}
+
+func newImages(c *client.Client, snapshotter string, s snapshots.Snapshotter) *images {
+	return &images{client: c, snapshotter: snapshotter, snapshots: s, stale: true, byID: map[string]*image{}}
+}
+
+// chooseSnapshotter takes overlayfs where containerd could load it.
+func chooseSnapshotter(ctx context.Context, c *client.Client) (string, error) {
+	plugins, err := c.IntrospectionService().Plugins(ctx, "type==io.containerd.snapshotter.v1")
+	if err != nil {
+		return "", fmt.Errorf("list snapshotters: %w", kind(err))
+	}
+	ok := map[string]bool{}
+	for _, p := range plugins.Plugins {
+		ok[p.ID] = p.InitErr == nil
+	}
+	for _, name := range []string{"overlayfs", "native"} {
+		if ok[name] {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("it has neither the overlayfs nor the native snapshotter: %w", container.ErrInvalid)
+}
+
+func (i *images) invalidate() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.stale = true
+}
+
+// all are the images, read again if something changed.
+func (i *images) all(ctx context.Context) (map[string]*image, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.stale {
+		return i.byID, nil
+	}
+	list, err := i.client.ImageService().List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", kind(err))
+	}
+	old := map[digest.Digest]*image{}
+	for _, img := range i.byID {
+		for _, t := range img.targets {
+			old[t] = img
+		}
+	}
+	fresh := map[string]*image{}
+	for _, record := range list {
+		img := old[record.Target.Digest]
+		if img == nil {
+			if img, err = i.read(ctx, record); err != nil {
+				if errdefs.IsNotFound(err) {
+					continue // of another platform, or half pulled: not present
+				}
+				return nil, fmt.Errorf("image %s: %w", record.Name, kind(err))
+			}
+		}
+		at := fresh[img.ID]
+		if at == nil {
+			at = &image{Image: img.Image, config: img.config, chain: img.chain, stopSignal: img.stopSignal}
+			at.Names, at.Digests = nil, nil
+			fresh[img.ID] = at
+		}
+		at.addName(record)
+	}
+	for _, img := range fresh {
+		slices.Sort(img.names)
+		slices.Sort(img.Names)
+		slices.Sort(img.Digests)
+		img.Names, img.Digests = slices.Compact(img.Names), slices.Compact(img.Digests)
+	}
+	i.byID, i.stale = fresh, false
+	return fresh, nil
+}
+
+func (img *image) addName(record coreimages.Image) {
+	img.names = append(img.names, record.Name)
+	img.targets = append(img.targets, record.Target.Digest)
+	named, err := reference.ParseNormalizedNamed(record.Name)
+	if err != nil {
+		return // containerd's CRI also names images by their ID
+	}
+	if _, isDigest := named.(reference.Digested); !isDigest {
+		img.Names = append(img.Names, named.String())
+	}
+	img.Digests = append(img.Digests, named.Name()+"@"+record.Target.Digest.String())
+}
+
+// read reads what an image is from the content store.
+func (i *images) read(ctx context.Context, record coreimages.Image) (*image, error) {
+	store := i.client.ContentStore()
+	manifest, err := coreimages.Manifest(ctx, store, record.Target, platforms.Default())
+	if err != nil {
+		return nil, err
+	}
+	raw, err := content.ReadBlob(ctx, store, manifest.Config)
+	if err != nil {
+		return nil, err
+	}
+	var config ocispec.Image
+	if err := json.Unmarshal(raw, &config); err != nil {
+		return nil, err
+	}
+	img := &image{
+		Image:      container.Image{ID: manifest.Config.Digest.String(), User: config.Config.User, Size: manifest.Config.Size},
+		config:     config.Config,
+		chain:      identity.ChainID(config.RootFS.DiffIDs).String(),
+		stopSignal: config.Config.StopSignal,
+	}
+	for _, layer := range manifest.Layers {
+		img.Size += layer.Size
+	}
+	return img, nil
+}
+
+// find is an image by ID, name or digest.
+func (i *images) find(ctx context.Context, name string) (*image, error) {
+	all, err := i.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if img, ok := all[name]; ok {
+		return img, nil
+	}
+	full, err := container.ImageName(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		if img := all[id]; slices.Contains(img.Names, full) || slices.Contains(img.Digests, full) {
+			return img, nil
+		}
+	}
+	return nil, fmt.Errorf("image %q: %w", name, container.ErrNotFound)
+}
+
+// unpack makes the snapshots of an image's layers.
+func (i *images) unpack(ctx context.Context, img *image) error {
+	record, err := i.client.ImageService().Get(ctx, img.names[0])
+	if err != nil {
+		return err
+	}
+	return client.NewImage(i.client, record).Unpack(ctx, i.snapshotter)
+}
+
+// user finds who a container of the image runs as. The image's own files are
+// read once.
+func (i *images) user(ctx context.Context, img *image, sec container.Security) (specs.User, error) {
+	img.once.Do(func() { img.filesErr = i.readUsers(ctx, img) })
+	if img.filesErr != nil {
+		i.invalidate() // and read again
+		return specs.User{}, fmt.Errorf("users of image %s: %w", img.ID, kind(img.filesErr))
+	}
+	return resolveUser(sec, img.config.User, img.passwd, img.group)
+}
+
+func (i *images) readUsers(ctx context.Context, img *image) error {
+	key := "troupe-users-" + rand.Text()
+	view := func() ([]mount.Mount, error) {
+		return i.snapshots.View(ctx, key, img.chain, snapshots.WithLabels(map[string]string{labelRoot: "true", labelKeep: "true"}))
+	}
+	mounts, err := view()
+	if errdefs.IsNotFound(err) {
+		if err := i.unpack(ctx, img); err != nil {
+			return err
+		}
+		mounts, err = view()
+	}
+	if err != nil {
+		return err
+	}
+	err = mount.WithReadonlyTempMount(ctx, mounts, func(dir string) error {
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		img.passwd, err = readIfThere(root, "etc/passwd")
+		if err != nil {
+			return err
+		}
+		img.group, err = readIfThere(root, "etc/group")
+		return err
+	})
+	return errors.Join(err, i.snapshots.Remove(ctx, key))
+}
+
+func readIfThere(root *os.Root, name string) ([]byte, error) {
+	raw, err := root.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return raw, err
+}
+
+func (img *image) view() container.Image {
+	v := img.Image
+	v.Names, v.Digests = slices.Clone(v.Names), slices.Clone(v.Digests)
+	return v
+}
+
+// Image implements [container.Runtime].
+func (r *Runtime) Image(ctx context.Context, name string) (container.Image, error) {
+	img, err := r.images.find(r.in(ctx), name)
+	if err != nil {
+		return container.Image{}, err
+	}
+	return img.view(), nil
+}
+
+// Images implements [container.Runtime].
+func (r *Runtime) Images(ctx context.Context) ([]container.Image, error) {
+	all, err := r.images.all(r.in(ctx))
+	if err != nil {
+		return nil, err
+	}
+	var out []container.Image
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, all[id].view())
+	}
+	return out, nil
+}
+
+// Import implements [container.Runtime].
+func (r *Runtime) Import(ctx context.Context, archive io.Reader) ([]container.Image, error) {
+	held, err := r.importImages(r.in(ctx), archive)
+	if err != nil {
+		return nil, fmt.Errorf("import images: %w", err)
+	}
+	return held, nil
+}
+
+func (r *Runtime) importImages(ctx context.Context, archive io.Reader) ([]container.Image, error) {
+	plain, err := compression.DecompressStream(archive)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", container.ErrInvalid, err)
+	}
+	defer plain.Close()
+	records, err := r.client.Import(ctx, plain, client.WithImageRefTranslator(archiveName))
+	if err != nil {
+		switch {
+		case errors.Is(err, coreimages.ErrEmptyWalk):
+			return nil, fmt.Errorf("no image for %s in the archive: %w: %w", platforms.DefaultString(), container.ErrInvalid, err)
+		case errdefs.IsNotFound(err), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, tar.ErrHeader),
+			strings.Contains(err.Error(), "unrecognized image format"):
+			return nil, fmt.Errorf("neither what docker save writes nor an OCI layout: %w: %w", container.ErrInvalid, err)
+		}
+		return nil, kind(err)
+	}
+	r.images.invalidate()
+	if len(records) == 0 {
+		return nil, fmt.Errorf("the archive names no image: %w: save it with a name", container.ErrInvalid)
+	}
+	held := map[string]container.Image{}
+	for _, record := range records {
+		img, err := r.images.find(ctx, record.Name)
+		if err != nil {
+			return nil, err
+		}
+		// Unpacked and its users read now, so that the first container need not wait.
+		if _, err := r.images.user(ctx, img, container.Security{User: "0"}); err != nil {
+			return nil, err
+		}
+		held[img.ID] = img.view()
+	}
+	return slices.SortedFunc(maps.Values(held), func(a, b container.Image) int { return cmp.Compare(a.ID, b.ID) }), nil
+}
+
+// archiveName is the name that an OCI archive gives an image. A bare tag names nothing.
+func archiveName(ref string) string {
+	if !strings.ContainsAny(ref, "/:") {
+		return ""
+	}
+	full, err := container.ImageName(ref)
+	if err != nil {
+		return ""
+	}
+	return full
+}
+
+// RemoveImage implements [container.Runtime]. Containers keep their roots.
+func (r *Runtime) RemoveImage(ctx context.Context, name string) error {
+	ctx = r.in(ctx)
+	img, err := r.images.find(ctx, name)
+	if err != nil {
+		return fmt.Errorf("remove: %w", err)
+	}
+	doomed := img.names
+	if full, err := container.ImageName(name); err == nil && slices.Contains(img.Names, full) {
+		doomed = slices.DeleteFunc(slices.Clone(img.names), func(n string) bool {
+			same, err := container.ImageName(n)
+			return err != nil || same != full
+		})
+	}
+	defer r.images.invalidate()
+	for _, n := range doomed {
+		if err := r.client.ImageService().Delete(ctx, n); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("remove image %s: %w", n, kind(err))
+		}
+	}
+	return nil
+}
