@@ -17,8 +17,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/troupe-sh/troupe/runtime/container"
 )
 
 // Facts are a machine's.
@@ -181,33 +179,4 @@ func rank(a netlink.Addr, first int) int {
 		return loopback
 	}
 	return a.LinkIndex
-}
-
-// DNS is the machine's own resolver configuration.
-func DNS() (container.DNS, error) { return resolvConf("/etc/resolv.conf") }
-
-func resolvConf(path string) (container.DNS, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return container.DNS{}, nil
-	}
-	if err != nil {
-		return container.DNS{}, err
-	}
-	var d container.DNS
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-		fields := strings.Fields(s.Text())
-		if len(fields) < 2 || fields[0][0] == '#' || fields[0][0] == ';' {
-			continue
-		}
-		switch fields[0] {
-		case "nameserver":
-			d.Servers = append(d.Servers, fields[1])
-		case "search", "domain":
-			d.Searches = fields[1:] // the last one counts
-		case "options":
-			d.Options = append(d.Options, fields[1:]...)
-		}
-	}
-	return d, nil
 }
