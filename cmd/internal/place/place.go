@@ -88,6 +88,7 @@ type Settings struct {
 	ContainerdNamespace string `json:"containerdNamespace"`
 	PrivateContainerd   bool   `json:"privateContainerd"` // the agent's own, to be stopped with it
 	CgroupParent        string `json:"cgroupParent"`
+	PodCIDR             string `json:"podCIDR"` // of all machines
 }
 
 func (d Dirs) settings() string { return filepath.Join(d.Data, "agent.json") }
