@@ -73,7 +73,7 @@ func Open(o Options) (*Journal, error) {
 }
 
 // open lets tests reach the stores before raft does.
-func open(o Options, prepare func(*Journal)) (j *Journal, err error) {
+func open(o Options, prepare func(*Journal)) (_ *Journal, err error) {
 	if o.Room.Bytes == 0 && o.Room.Percent == 0 && o.Room.Reserve == 0 {
 		stat := o.Room.Stat
 		o.Room = DefaultRoom()
@@ -88,7 +88,7 @@ func open(o Options, prepare func(*Journal)) (j *Journal, err error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	j = &Journal{
+	j := &Journal{
 		log:       o.Log,
 		notify:    make(chan bool),
 		snapshots: make(chan struct{}, 1),
@@ -214,7 +214,7 @@ func (j *Journal) Propose(ctx context.Context, e journal.Entry) error {
 		return journal.ErrNotLeader
 	}
 	future := j.raft.Apply(data, enqueueTime)
-	err = wait(ctx, future)
+	err = j.wait(ctx, future)
 	switch {
 	case err == nil:
 		refused, _ := future.Response().(error)
@@ -226,11 +226,9 @@ func (j *Journal) Propose(ctx context.Context, e journal.Entry) error {
 	return fmt.Errorf("%w: %w", journal.ErrUnknownOutcome, err)
 }
 
-// wait returns what became of f, or why nobody waits for it any longer.
-func wait(ctx context.Context, f raft.Future) error {
-	if ctx.Done() == nil {
-		return f.Error()
-	}
+// wait returns what became of f, or why nobody waits for it any longer. (raft
+// never answers some of the futures that it gets around its shutdown.)
+func (j *Journal) wait(ctx context.Context, f raft.Future) error {
 	done := make(chan error, 1)
 	go func() { done <- f.Error() }()
 	select {
@@ -238,6 +236,8 @@ func wait(ctx context.Context, f raft.Future) error {
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-j.closed:
+		return raft.ErrRaftShutdown
 	}
 }
 
@@ -246,15 +246,15 @@ func (j *Journal) Hub() *journal.Hub { return j.machine.hub }
 
 // Barrier implements [journal.Journal].
 func (j *Journal) Barrier(ctx context.Context) error {
-	return j.lead(wait(ctx, j.raft.Barrier(enqueueTime)))
+	return lead(j.wait(ctx, j.raft.Barrier(enqueueTime)))
 }
 
 // VerifyLeader implements [journal.Journal].
 func (j *Journal) VerifyLeader(ctx context.Context) error {
-	return j.lead(wait(ctx, j.raft.VerifyLeader()))
+	return lead(j.wait(ctx, j.raft.VerifyLeader()))
 }
 
-func (j *Journal) lead(err error) error {
+func lead(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
