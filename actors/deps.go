@@ -15,6 +15,7 @@ import (
 	"github.com/troupe-sh/troupe/actors/registry"
 	"github.com/troupe-sh/troupe/actors/volumes"
 	"github.com/troupe-sh/troupe/actors/workers"
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/cluster/feed"
 	"github.com/troupe-sh/troupe/cluster/journal"
 	"github.com/troupe-sh/troupe/runtime/container"
@@ -33,7 +34,7 @@ type ControlDeps struct {
 	System  *actor.ActorSystem
 	Journal journal.Journal
 	Epoch   journal.Epoch // the reign that this tree serves
-	Seal    func(resource string, value []byte) ([]byte, error)
+	Seal    func(key api.Key, value []byte) []byte
 	PodCIDR netip.Prefix // all pods of the cluster; each node gets a part
 	Kernel  mailbox.Kernel
 	Log     *slog.Logger

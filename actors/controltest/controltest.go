@@ -41,7 +41,7 @@ func Run(t *testing.T, body func(w *World)) {
 		w := &World{T: t, Journal: model.New(model.Options{Decode: api.Decode}), System: supervise.NewSystem(log)}
 		tree, err := supervise.Start(w.System, actors.Control(actors.ControlDeps{
 			System: w.System, Journal: w.Journal, Epoch: reign(w.Journal), Kernel: mailbox.Real(), Log: log,
-			Seal:    func(_ string, value []byte) ([]byte, error) { return value, nil },
+			Seal:    func(_ api.Key, value []byte) []byte { return value },
 			PodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
 		}), supervise.Options{Log: log, Fell: func(err error) { t.Errorf("the control tree fell: %v", err) }})
 		if err != nil {

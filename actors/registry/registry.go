@@ -20,6 +20,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/troupe-sh/troupe/actors/mailbox"
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/api/command"
 	"github.com/troupe-sh/troupe/cluster/journal"
 )
@@ -28,7 +29,7 @@ import (
 type Config struct {
 	Journal journal.Journal
 	Epoch   journal.Epoch // the reign that this tree serves
-	Seal    func(resource string, value []byte) ([]byte, error)
+	Seal    func(key api.Key, value []byte) []byte
 	PodCIDR netip.Prefix // all pods of the cluster
 	Kernel  mailbox.Kernel
 	Log     *slog.Logger

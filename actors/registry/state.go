@@ -262,11 +262,7 @@ func (r *Registry) put(b *batch, key api.Key, was staged, object api.Object) (ap
 			return was.object, nil // as it stands already
 		}
 	}
-	sealed, err := r.config.Seal(key.Resource, value)
-	if err != nil {
-		return nil, apierrors.NewInternalError(fmt.Errorf("seal %s: %w", key, err))
-	}
-	version := b.add(journal.Change{Key: key, Value: sealed, Index: api.Indexes(object)})
+	version := b.add(journal.Change{Key: key, Value: r.config.Seal(key, value), Index: api.Indexes(object)})
 	object = object.DeepCopyObject().(api.Object)
 	object.SetResourceVersion(strconv.FormatUint(version, 10))
 	b.staged[key] = staged{object, value, version}

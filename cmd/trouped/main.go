@@ -1,35 +1,24 @@
+// Command trouped is the agent of one machine: it runs the pods that are bound
+// to it and, on the journal's leader, decides for the whole cluster.
 package main
 
 import (
-	_ "github.com/asynkron/protoactor-go/actor"
-	_ "github.com/containerd/containerd/v2/client"
-	_ "github.com/containerd/containerd/v2/pkg/oci"
-	_ "github.com/containerd/containerd/v2/pkg/cio"
-	_ "github.com/hashicorp/raft"
-	_ "github.com/hashicorp/raft-boltdb/v2"
-	_ "github.com/hashicorp/raft-wal"
-	_ "github.com/hashicorp/go-immutable-radix/v2"
-	_ "github.com/containerd/cgroups/v3/cgroup2"
-	_ "github.com/containerd/cgroups/v3/cgroup1"
-	_ "github.com/vishvananda/netlink"
-	_ "github.com/vishvananda/netns"
-	_ "k8s.io/apiserver/pkg/endpoints"
-	_ "k8s.io/apiserver/pkg/endpoints/discovery"
-	_ "k8s.io/apiserver/pkg/registry/generic/registry"
-	_ "k8s.io/kubernetes/pkg/registry/core/pod"
-	_ "k8s.io/kubernetes/pkg/registry/core/replicationcontroller"
-	_ "k8s.io/kubernetes/pkg/registry/core/namespace"
-	_ "k8s.io/kubernetes/pkg/registry/core/node"
-	_ "k8s.io/kubernetes/pkg/registry/core/configmap"
-	_ "k8s.io/kubernetes/pkg/registry/core/secret"
-	_ "k8s.io/kubernetes/pkg/registry/core/event"
-	_ "k8s.io/kubernetes/pkg/printers/internalversion"
-	_ "k8s.io/kubernetes/pkg/apis/core/install"
-	_ "k8s.io/cri-streaming/pkg/streaming"
-	_ "k8s.io/cri-client/pkg/logs"
-	_ "google.golang.org/grpc"
-	_ "golang.org/x/sys/unix"
-	_ "github.com/google/go-containerregistry/pkg/v1"
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
 )
 
-func main() {}
+func main() {
+	o, err := parse(os.Args[1:])
+	if err == nil {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		err = run(ctx, o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "trouped:", err)
+		os.Exit(1)
+	}
+}
