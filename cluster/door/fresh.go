@@ -16,9 +16,9 @@ import (
 type shared struct {
 	do func(context.Context) error
 
-	running sync.Mutex // held by the round under way
-	mu      sync.Mutex
-	next    *round // not begun yet
+	mu   sync.Mutex
+	busy bool   // a round is under way
+	next *round // not begun yet
 }
 
 type round struct {
@@ -30,11 +30,13 @@ const roundTimeout = 5 * time.Second
 
 func (s *shared) wait(ctx context.Context) error {
 	s.mu.Lock()
+	if s.next == nil {
+		s.next = &round{done: make(chan struct{})}
+	}
 	r := s.next
-	if r == nil {
-		r = &round{done: make(chan struct{})}
-		s.next = r
-		go s.run(r)
+	if !s.busy {
+		s.busy = true
+		go s.run()
 	}
 	s.mu.Unlock()
 	select {
@@ -45,16 +47,22 @@ func (s *shared) wait(ctx context.Context) error {
 	}
 }
 
-func (s *shared) run(r *round) {
-	s.running.Lock()
-	defer s.running.Unlock()
-	s.mu.Lock()
-	s.next = nil
-	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), roundTimeout)
-	defer cancel()
-	r.err = s.do(ctx)
-	close(r.done)
+// run makes one round after the other for as long as somebody waits.
+func (s *shared) run() {
+	for {
+		s.mu.Lock()
+		r := s.next
+		s.next = nil
+		s.busy = r != nil
+		s.mu.Unlock()
+		if r == nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), roundTimeout)
+		r.err = s.do(ctx)
+		cancel()
+		close(r.done)
+	}
 }
 
 // present is the state once all that was written before now is in it.

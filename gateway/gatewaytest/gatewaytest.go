@@ -58,7 +58,7 @@ func Start(t testing.TB, streams gateway.Streams) *Server {
 		supervise.Leaf("registry", "orders writes", registry.New(registry.Config{
 			Journal: s.Journal,
 			Epoch:   reign.Epoch,
-			Seal:    func(_ string, value []byte) ([]byte, error) { return value, nil },
+			Seal:    func(_ api.Key, value []byte) []byte { return value },
 			PodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
 			Kernel:  mailbox.Real(),
 			Log:     log,

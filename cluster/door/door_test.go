@@ -1,0 +1,185 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/troupe-sh/troupe/api"
+	"github.com/troupe-sh/troupe/api/command"
+	"github.com/troupe-sh/troupe/cluster/journal"
+)
+
+var change = command.Change{
+	Op: command.Create, Key: api.Key{Resource: "configmaps", Namespace: "default", Name: "a"},
+	Object: &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}},
+}
+
+func TestAnUnknownOutcomeIsAskedForAgainUnderTheSameID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ids []string
+		d := New(Config{Commit: func(_ context.Context, c *command.Commit) (*command.Committed, error) {
+			ids = append(ids, c.ID)
+			switch len(ids) {
+			case 1:
+				return nil, fmt.Errorf("no answer: %w", journal.ErrUnknownOutcome)
+			case 2:
+				return &command.Committed{ID: c.ID, Err: journal.ErrUnknownOutcome}, nil
+			}
+			return &command.Committed{ID: c.ID, Results: []command.Result{{Object: change.Object}}}, nil
+		}})
+		o, err := d.write(t.Context(), "create", change)
+		if err != nil || o != change.Object {
+			t.Errorf("got %v, %v", o, err)
+		}
+		if len(ids) != 3 || ids[0] == "" || ids[0] != ids[1] || ids[1] != ids[2] {
+			t.Errorf("asked as %v", ids)
+		}
+	})
+}
+
+func TestAnOutcomeThatStaysUnknownIsSaidToBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(Config{Commit: func(context.Context, *command.Commit) (*command.Committed, error) {
+			return nil, journal.ErrUnknownOutcome
+		}})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := d.write(ctx, "create", change)
+		want := "create configmaps/default/a: whether it was written is not known; look, or send it again with the same Idempotency-Key"
+		if !apierrors.IsTimeout(err) || err.(apierrors.APIStatus).Status().Message != "Timeout: "+want {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestWhatTheRegistrySaysIsPassedOn(t *testing.T) {
+	refused := apierrors.NewTooManyRequests("too many", 1)
+	answer := &command.Committed{Err: refused}
+	d := New(Config{Commit: func(context.Context, *command.Commit) (*command.Committed, error) { return answer, nil }})
+	if _, err := d.write(t.Context(), "create", change); !apierrors.IsTooManyRequests(err) {
+		t.Errorf("got %v", err)
+	}
+	answer = &command.Committed{Results: []command.Result{{}, {}}}
+	if _, err := d.write(t.Context(), "create", change); err == nil {
+		t.Error("two answers to one change went through")
+	}
+}
+
+func TestCommandIDs(t *testing.T) {
+	as := func(name, key string) context.Context {
+		ctx := request.WithUser(context.Background(), &user.DefaultInfo{Name: name})
+		return WithIdempotencyKey(ctx, key)
+	}
+	if commandID(as("a", ""), "create", change) == commandID(as("a", ""), "create", change) {
+		t.Error("two requests without a key are one")
+	}
+	same := commandID(as("a", "k"), "create", change)
+	if commandID(as("a", "k"), "create", change) != same {
+		t.Error("one request is two")
+	}
+	other := change
+	other.Key.Name = "b"
+	for name, id := range map[string]string{
+		"another user":   commandID(as("b", "k"), "create", change),
+		"another key":    commandID(as("a", "l"), "create", change),
+		"another verb":   commandID(as("a", "k"), "delete", change),
+		"another object": commandID(as("a", "k"), "create", other),
+	} {
+		if id == same {
+			t.Errorf("%s gets the same answer", name)
+		}
+	}
+}
+
+func TestReadersShareTheProofOfLeadership(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var rounds atomic.Int32
+		s := shared{do: func(context.Context) error {
+			rounds.Add(1)
+			time.Sleep(time.Second)
+			return nil
+		}}
+		var wg sync.WaitGroup
+		wait := func() {
+			if err := s.wait(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		wg.Go(wait)
+		synctest.Wait() // its round has begun: it proves nothing to who comes later
+		for range 100 {
+			wg.Go(wait)
+		}
+		wg.Wait()
+		if n := rounds.Load(); n != 2 {
+			t.Errorf("%d rounds for a reader and a hundred after it", n)
+		}
+	})
+}
+
+func TestAReadThatCannotBeProvedIsRefused(t *testing.T) {
+	lost := errors.New("not the leader")
+	d := New(Config{Hub: journal.NewHub(journal.NewState(api.Decode)), Verify: func(context.Context) error { return lost }})
+	if _, err := d.Get(t.Context(), change.Key); !apierrors.IsServiceUnavailable(err) {
+		t.Errorf("got %v", err)
+	}
+	lost = nil
+	if _, err := d.Get(t.Context(), change.Key); !apierrors.IsServiceUnavailable(err) {
+		t.Errorf("an empty journal: %v", err)
+	}
+}
+
+func TestPinsAreFewAndShortLived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		states := make([]*journal.State, pinMax+1)
+		s := journal.NewState(api.Decode)
+		for i := range states {
+			value, err := api.Encode(change.Object)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err = s.Apply(1, journal.Entry{
+				Epoch: journal.Epoch{Incarnation: s.Incarnation(), Term: 1}, Base: s.Seq(),
+				Changes: []journal.Change{{Key: change.Key, Value: value}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			states[i] = s
+		}
+		var p pins
+		held := func(i int) bool { _, ok := p.at(states[i].Seq()); return ok }
+		for _, s := range states[:pinMax] {
+			p.hold(s)
+		}
+		p.hold(states[0]) // used again: the youngest now
+		p.hold(states[pinMax])
+		if !held(0) || held(1) || !held(2) || !held(pinMax) {
+			t.Error("not the oldest went")
+		}
+		time.Sleep(pinFor - time.Second)
+		p.hold(states[2])
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if held(0) || !held(2) {
+			t.Error("not the unused went")
+		}
+		time.Sleep(pinFor)
+		synctest.Wait()
+		if len(p.states) != 0 {
+			t.Errorf("%d are still held", len(p.states))
+		}
+	})
+}
