@@ -145,7 +145,7 @@ func checkChange(c Change) error {
 	}
 	for _, part := range append([]string{c.Key.Resource, c.Key.Namespace, c.Key.Name}, c.Index...) {
 		if strings.Contains(part, sep) {
-			return fmt.Errorf("%w: zero byte in %q", ErrRefused, part)
+			return fmt.Errorf("%w: zero byte in %.60q", ErrRefused, part)
 		}
 	}
 	return nil
