@@ -225,3 +225,14 @@ func removeDir(t TB, dir string) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Processes are those of the host with that name.
+func (h *Host) Processes(name string) []int {
+	var out []int
+	for _, p := range h.processes() {
+		if filepath.Base(strings.Fields(p.argv)[0]) == name {
+			out = append(out, p.pid)
+		}
+	}
+	return out
+}

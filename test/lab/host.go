@@ -320,11 +320,9 @@ func (h *Host) containerd() string {
 // KillContainerd ends the agent's own containerd with SIGKILL.
 func (h *Host) KillContainerd() {
 	h.t.Helper()
-	for _, p := range h.processes() {
-		if filepath.Base(strings.Fields(p.argv)[0]) == "containerd" {
-			kill(h.t, p.pid)
-			return
-		}
+	for _, pid := range h.Processes("containerd") {
+		kill(h.t, pid)
+		return
 	}
 	h.t.Fatalf("%s runs no containerd of its own", h.Name)
 }
