@@ -58,6 +58,7 @@ func BenchmarkChanges(b *testing.B) {
 			}
 			waiting := make(chan write, callers)
 			failed := make(chan error, 1)
+			batches := 0
 			go func() {
 				defer close(failed)
 				for first := range waiting {
@@ -74,6 +75,7 @@ func BenchmarkChanges(b *testing.B) {
 						failed <- err
 						return
 					}
+					batches++
 					for _, w := range batch {
 						close(w.done)
 					}
@@ -110,6 +112,7 @@ func BenchmarkChanges(b *testing.B) {
 			if err := <-failed; err != nil {
 				b.Fatal(err)
 			}
+			b.ReportMetric(float64(batches)/b.Elapsed().Seconds(), "batches/s")
 		})
 	}
 }
