@@ -141,7 +141,10 @@ func (r *Runtime) create(ctx context.Context, s container.Spec) error {
 	root := make(chan error, 1)
 	go func() { root <- r.prepare(ctx, s.ID, img) }()
 	_, err = r.containers.Create(ctx, record)
-	if errdefs.IsAlreadyExists(err) {
+	if err == nil {
+		// One of that name that was removed behind our back left these.
+		err = errors.Join(removeIfThere(filepath.Join(dir, "started")), removeIfThere(filepath.Join(dir, "exit.json")), r.removeIO(ctx, s.ID))
+	} else if errdefs.IsAlreadyExists(err) {
 		err = nil
 	}
 	if rootErr := <-root; rootErr != nil {
@@ -182,6 +185,13 @@ func touch(path string, mode fs.FileMode) error {
 	}
 	defer f.Close()
 	return f.Chmod(mode) // whatever the umask is
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func labels(s container.Spec, img *image, in specInput) map[string]string {
@@ -313,9 +323,11 @@ func (r *Runtime) start(ctx context.Context, id string) error {
 		return err
 	}
 
-	if err := r.makeIO(id, k); err != nil {
+	release, err := r.makeIO(id, k)
+	if err != nil {
 		return err
 	}
+	defer release()
 	followed := make(chan error, 1)
 	go func() { followed <- r.follow(ctx, k) }()
 	if create {
@@ -329,10 +341,7 @@ func (r *Runtime) start(ctx context.Context, id string) error {
 	}
 	if err != nil {
 		<-followed
-		if rmErr := os.Remove(started); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) {
-			return errors.Join(err, rmErr)
-		}
-		return err
+		return errors.Join(err, removeIfThere(started))
 	}
 	now := time.Now()
 	if err := os.Chtimes(started, now, now); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -351,21 +360,50 @@ func (r *Runtime) follow(ctx context.Context, k *known) error {
 	return nil
 }
 
-// makeIO makes the FIFOs. Whoever reads them is not us.
-func (r *Runtime) makeIO(id string, k *known) error {
-	dir := r.ioDir(id)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+// makeIO makes the FIFOs and holds those that are written to open: the shim
+// waits for a reader when it opens them, and must not wait for the keeper.
+func (r *Runtime) makeIO(id string, k *known) (release func(), err error) {
+	if err := os.MkdirAll(r.ioDir(id), 0o700); err != nil {
+		return nil, err
+	}
+	var held []*os.File
+	release = func() {
+		for _, f := range held {
+			f.Close()
+		}
 	}
 	for _, fifo := range []string{k.log.Stdout, k.log.Stderr, r.stdin(id, k)} {
 		if fifo == "" {
 			continue
 		}
 		if err := unix.Mkfifo(fifo, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("make FIFO %s: %w", fifo, err)
+			release()
+			return nil, fmt.Errorf("make FIFO %s: %w", fifo, err)
+		}
+		if fifo == r.stdin(id, k) {
+			continue // opened by the shim without waiting; a writer of ours would only end it
+		}
+		f, err := os.OpenFile(fifo, os.O_RDWR|unix.O_NONBLOCK, 0)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		held = append(held, f)
+	}
+	return release, nil
+}
+
+// removeIO ends the reading of a container's output and removes its FIFOs.
+func (r *Runtime) removeIO(ctx context.Context, id string) error {
+	if _, err := os.Stat(r.ioDir(id)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if r.c.Logs != nil {
+		if err := r.c.Logs.Forget(ctx, id); err != nil {
+			return fmt.Errorf("forget its output: %w", err)
 		}
 	}
-	return nil
+	return os.RemoveAll(r.ioDir(id))
 }
 
 func (r *Runtime) stdin(id string, k *known) string {
@@ -387,6 +425,12 @@ func (r *Runtime) createTask(ctx context.Context, id string, k *known) error {
 	request := &tasks.CreateTaskRequest{
 		ContainerID: id, Rootfs: mount.ToProto(mounts), Terminal: k.tty,
 		Stdin: r.stdin(id, k), Stdout: k.log.Stdout, Stderr: k.log.Stderr,
+	}
+	if k.stdin && request.Stdout == "" {
+		request.Stdout = os.DevNull // the shim takes all or none
+		if !k.tty {
+			request.Stderr = os.DevNull
+		}
 	}
 	defer r.groups.enter(k.sandbox)()
 	for try := 0; ; try++ {
@@ -468,12 +512,7 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 	if err := r.snapshots.Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("its root: %w", kind(err))
 	}
-	if k.log.Path != "" {
-		if err := r.c.Logs.Forget(ctx, id); err != nil {
-			return fmt.Errorf("forget its output: %w", err)
-		}
-	}
-	if err := os.RemoveAll(r.ioDir(id)); err != nil {
+	if err := r.removeIO(ctx, id); err != nil {
 		return err
 	}
 	if k.sandbox != "" {

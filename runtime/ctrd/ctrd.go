@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -280,20 +281,38 @@ func (r *Runtime) runtimeOf(class string) (string, error) {
 
 // RemoveSandbox implements [container.Runtime].
 func (r *Runtime) RemoveSandbox(ctx context.Context, id string) error {
+	if !validID.MatchString(id) {
+		return fmt.Errorf("remove sandbox %q: %w", id, container.ErrInvalid)
+	}
 	all, err := r.containers.List(r.in(ctx), fmt.Sprintf("labels.%q==%q", labelSandbox, id))
 	if err != nil {
 		return fmt.Errorf("remove sandbox %s: list its containers: %w", id, kind(err))
 	}
-	errs := make([]error, len(all))
-	var wg sync.WaitGroup
-	for i, c := range all {
-		wg.Go(func() { errs[i] = r.Remove(ctx, c.ID) })
+	ids := map[string]bool{}
+	for _, c := range all {
+		ids[c.ID] = true
 	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	// Of one that was removed behind our back, files are left.
+	dir := filepath.Join(r.c.DataDir, "pods", id, "containers")
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove sandbox %s: %w", id, err)
 	}
-	if err := os.RemoveAll(filepath.Join(r.c.DataDir, "pods", id, "containers")); err != nil {
+	for _, e := range entries {
+		ids[e.Name()] = true
+	}
+	done := make(chan error, len(ids))
+	for cid := range ids {
+		go func() { done <- r.Remove(ctx, cid) }()
+	}
+	err = nil
+	for range ids {
+		err = errors.Join(err, <-done)
+	}
+	if err != nil {
+		return fmt.Errorf("remove sandbox %s: %w", id, err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove sandbox %s: %w", id, err)
 	}
 	if err := r.boxes.Remove(ctx, id); err != nil {

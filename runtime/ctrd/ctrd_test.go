@@ -163,20 +163,19 @@ func fresh(t testing.TB) *machine {
 var busybox = sync.OnceValues(func() ([]byte, error) {
 	return suite.Busybox(image, v1.Config{
 		Env: []string{"PATH=/bin", "FROM=image", "BOTH=image"}, WorkingDir: "/home", StopSignal: "SIGQUIT",
-		Entrypoint: []string{"/bin/sh"}, Cmd: []string{"-c", "echo the image's command"},
+		Entrypoint: []string{"/bin/sh"}, Cmd: []string{"-c", "echo command of the image"},
 	})
 })
 
 // connect is another agent on the same machine.
 func (m *machine) connect(t testing.TB) *ctrd.Runtime {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	r, err := ctrd.Connect(ctx, m.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = r.Close() })
 	return r
 }
 
@@ -184,7 +183,10 @@ func (m *machine) connect(t testing.TB) *ctrd.Runtime {
 func (m *machine) wipe(t testing.TB) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := m.Purge(ctx); err != nil {
+	_ = m.Close()
+	r := m.connect(t) // what nobody remembers is removed all the same
+	defer r.Close()
+	if err := r.Purge(ctx); err != nil {
 		t.Error(err)
 	}
 	mounts, err := os.ReadFile("/proc/self/mounts")

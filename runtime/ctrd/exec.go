@@ -52,7 +52,16 @@ func (r *Runtime) exec(ctx context.Context, id string, e container.ExecSpec) (in
 			_, _ = r.tasks.CloseIO(after, &tasks.CloseIORequest{ContainerID: id, ExecID: execID, Stdin: true})
 		}}
 	}
-	opts := []cio.Opt{cio.WithFIFODir(r.ioDir(id)), cio.WithStreams(stdin, e.Stdout, e.Stderr)}
+	stdout, stderr := e.Stdout, e.Stderr
+	if e.Stdin != nil || e.Stdout != nil || e.Stderr != nil { // the shim takes all or none
+		if stdout == nil {
+			stdout = io.Discard
+		}
+		if stderr == nil {
+			stderr = io.Discard
+		}
+	}
+	opts := []cio.Opt{cio.WithFIFODir(r.ioDir(id)), cio.WithStreams(stdin, stdout, stderr)}
 	if e.TTY {
 		opts = append(opts, cio.WithTerminal)
 	}

@@ -115,11 +115,11 @@ func (r *Runtime) pinInit(sandbox string, pid uint32) error {
 			return nil
 		}
 	}
+	if err := unix.Unmount(pin, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unpin the former one: %w", err)
+	}
 	if err := touch(pin, 0o444); err != nil {
 		return err
-	}
-	if err := unix.Unmount(pin, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("unpin the former one: %w", err)
 	}
 	return unix.Mount(from, pin, "", unix.MS_BIND, "")
 }

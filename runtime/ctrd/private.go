@@ -108,7 +108,8 @@ func private(ctx context.Context, c PrivateConfig) (*Daemon, error) {
 	cmd := exec.Command(binary, "--config", config)
 	cmd.Stdout, cmd.Stderr = output, output
 	// A session of its own: neither our end nor our terminal's ends it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	d := &Daemon{Address: address}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, PidFD: &d.pidfd}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -116,9 +117,9 @@ func private(ctx context.Context, c PrivateConfig) (*Daemon, error) {
 	if err := os.WriteFile(pidFile(run), []byte(strconv.Itoa(cmd.Process.Pid)), 0o600); err != nil {
 		return nil, errors.Join(err, cmd.Process.Kill())
 	}
-	d := adopt(run, config, address)
-	if d == nil {
-		return nil, fmt.Errorf("it ended at once: see %s", output.Name())
+	d.PID = cmd.Process.Pid
+	if err := unix.SetNonblock(d.pidfd, true); err != nil {
+		return nil, errors.Join(err, cmd.Process.Kill())
 	}
 	if err := d.answers(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: see %s", err, output.Name()), d.end(syscall.SIGKILL))

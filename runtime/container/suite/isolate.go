@@ -68,6 +68,13 @@ func settle() error {
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
+	// runc and shims keep their state at this place, whoever runs them.
+	if err := os.MkdirAll("/run/containerd", 0o711); err != nil {
+		return err
+	}
+	if err := syscall.Mount("tmpfs", "/run/containerd", "tmpfs", 0, "mode=711"); err != nil {
+		return fmt.Errorf("mount /run/containerd: %w", err)
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
