@@ -100,7 +100,7 @@ func (w *worker) Receive(ctx actor.Context) {
 		w.apply(ctx, w.state.insist(m.turn, w.work.Now()))
 	case *actor.Stopping, *actor.Restarting:
 		w.work.Cancel()
-	case actor.SystemMessage, actor.AutoReceiveMessage:
+	case actor.SystemMessage, actor.AutoReceiveMessage, *actor.DeadLetterResponse: // who did not hear is asked again in time
 	default:
 		w.config.Log.Warn("unknown message", slog.String("actor", ctx.Self().Id), slog.String("message", fmt.Sprintf("%T", m)))
 	}

@@ -432,6 +432,9 @@ func (s *state) launched(m launched, now time.Time) []effect {
 		todo = append(todo,
 			note{corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", s.spec.Image)},
 			note{corev1.EventTypeNormal, "Created", "Container created"})
+		if s.attempt > 1 {
+			todo = append(todo, s.cleaned(s.attempt-2))
+		}
 	}
 	if m.err != nil {
 		s.turned(waiting)
@@ -480,9 +483,6 @@ func (s *state) started(c container.Container, now time.Time) []effect {
 	s.turned(running)
 	s.status.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: pod.Time(c.StartedAt)}}
 	s.ready(true)
-	if s.attempt > 1 {
-		todo = append(todo, s.cleaned(s.attempt-2))
-	}
 	switch {
 	case s.exited || c.State != container.Running:
 		s.ready(false)
@@ -578,7 +578,10 @@ func (s *state) homeless() []effect {
 func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *corev1.ContainerStateWaiting) []effect {
 	var late time.Duration // it ended so long ago
 	ran := now.Sub(s.since)
-	if s.since.IsZero() { // adopted
+	switch {
+	case t.Reason == pod.ReasonStartError:
+		ran = 0
+	case s.since.IsZero(): // adopted
 		ran = t.FinishedAt.Sub(t.StartedAt.Time)
 		if s.phase == checking && !t.FinishedAt.IsZero() {
 			late = now.Sub(t.FinishedAt.Time)

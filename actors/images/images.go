@@ -76,7 +76,7 @@ func (i *images) Receive(ctx actor.Context) {
 		i.forget(m.Who)
 	case *actor.Stopping, *actor.Restarting:
 		i.work.Cancel()
-	case actor.SystemMessage, actor.AutoReceiveMessage:
+	case actor.SystemMessage, actor.AutoReceiveMessage, *actor.DeadLetterResponse: // who did not hear is asked again in time
 	default:
 		i.config.Log.Warn("unknown message", "actor", ctx.Self().Id, "message", fmt.Sprintf("%T", m))
 	}

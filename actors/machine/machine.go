@@ -96,7 +96,7 @@ func (m *machine) Receive(ctx actor.Context) {
 			m.watch.Close()
 			m.unsubscribe()
 		}
-	case actor.SystemMessage, actor.AutoReceiveMessage:
+	case actor.SystemMessage, actor.AutoReceiveMessage, *actor.DeadLetterResponse: // who did not hear is asked again in time
 	default:
 		m.config.Log.Warn("unknown message", slog.String("actor", ctx.Self().Id), slog.String("message", fmt.Sprintf("%T", msg)))
 	}

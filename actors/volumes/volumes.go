@@ -94,7 +94,7 @@ func (v *volumes) Receive(ctx actor.Context) {
 		ctx.Send(m.asker, pod.VolumesOf{UIDs: m.uids, Err: m.err})
 	case *actor.Stopping, *actor.Restarting:
 		v.work.Cancel()
-	case actor.SystemMessage, actor.AutoReceiveMessage:
+	case actor.SystemMessage, actor.AutoReceiveMessage, *actor.DeadLetterResponse: // who did not hear is asked again in time
 	default:
 		v.config.Log.Warn("unknown message", "actor", ctx.Self().Id, "message", fmt.Sprintf("%T", m))
 	}

@@ -118,13 +118,14 @@ func (w *workers) Receive(ctx actor.Context) {
 		w.ended(ctx, m.Who)
 	case *actor.Stopping, *actor.Restarting:
 		w.close()
-	case actor.SystemMessage, actor.AutoReceiveMessage:
+	case actor.SystemMessage, actor.AutoReceiveMessage, *actor.DeadLetterResponse: // who did not hear is asked again in time
 	default:
 		w.config.Log.Warn("unknown message", slog.String("actor", ctx.Self().Id), slog.String("message", fmt.Sprintf("%T", m)))
 	}
 }
 
 func (w *workers) close() {
+	w.uids = nil // children that stop now stop with their parent
 	w.work.Cancel()
 	if w.cursor != nil {
 		w.cursor.Close()

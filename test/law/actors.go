@@ -10,12 +10,12 @@ import (
 // shared are the packages below actors that are no actor kinds: the kit, and
 // what kinds have in common.
 var shared = []string{
-	"actors/supervise", "actors/mailbox", "actors/actortest", "actors/controltest",
+	"actors/supervise", "actors/mailbox", "actors/actortest", "actors/controltest", "actors/nodetest",
 	"actors/reconcile", "actors/family", "actors/writer",
 }
 
 // kit is what makes actors: it may do what they must not.
-var kit = []string{"actors/supervise", "actors/mailbox", "actors/actortest", "actors/controltest"}
+var kit = []string{"actors/supervise", "actors/mailbox", "actors/actortest", "actors/controltest", "actors/nodetest"}
 
 // actorPackages are those whose actors keep rule 8.
 func (s Source) actorPackages() (out []*pkg) {
