@@ -55,6 +55,7 @@ type (
 		err error
 	}
 	retry      struct{ turn uint64 }
+	look       struct{ turn uint64 }
 	settled    struct{ turn uint64 }
 	unanswered struct{ turn uint64 }
 	killDue    struct{ turn uint64 }
@@ -90,6 +91,8 @@ func (w *worker) Receive(ctx actor.Context) {
 		w.apply(ctx, w.state.signaledNow(m))
 	case retry:
 		w.apply(ctx, w.state.retry(m.turn))
+	case look:
+		w.apply(ctx, w.state.look(m.turn))
 	case settled:
 		w.apply(ctx, w.state.settled(m.turn))
 	case unanswered:

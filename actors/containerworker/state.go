@@ -76,8 +76,10 @@ type state struct {
 	next   *corev1.ContainerStateWaiting
 	failed int // times in a row that it could not be made
 
+	looks    uint64    // looks at the runtime that were put off: only the last counts
 	killAt   time.Time // zero: nobody said
 	killTurn uint64
+	armed    uint64 // the killTurn whose timer is set
 	why      string // it has to end
 	sent     bool   // the signal that asks it to end
 	signaled bool   // and it is known to have had it
@@ -411,10 +413,21 @@ func (s *state) retry(turn uint64) []effect {
 		return s.ask()
 	case waiting:
 		return s.ask()
-	case checking, running:
-		return []effect{inspect{s.id()}}
 	}
 	return nil
+}
+
+// lookIn asks the runtime in a while how the container stands.
+func (s *state) lookIn(d time.Duration) effect {
+	s.looks++
+	return wait{d, look{s.looks}}
+}
+
+func (s *state) look(turn uint64) []effect {
+	if turn != s.looks || s.phase != checking && s.phase != running {
+		return nil
+	}
+	return []effect{inspect{s.id()}}
 }
 
 // passing tells whether an error is of the runtime as a whole, or of a moment.
@@ -549,7 +562,7 @@ func (s *state) inspected(m inspected, now time.Time) []effect {
 	case errors.Is(m.err, container.ErrNotFound):
 		return s.end(pod.Lost(m.id, s.fact.StartedAt), now, nil)
 	case m.err != nil:
-		return []effect{wait{soon, retry{s.turn}}}
+		return []effect{s.lookIn(soon)}
 	case m.fact.State == container.Exited:
 		s.fact = m.fact
 		return s.end(pod.Terminated(m.fact, m.message), now, nil)
@@ -702,7 +715,11 @@ func (s *state) signal(now time.Time) []effect {
 	if left <= 0 {
 		return s.kill()
 	}
-	todo := []effect{wait{left, killDue{s.killTurn}}}
+	var todo []effect
+	if s.armed != s.killTurn {
+		s.armed = s.killTurn
+		todo = append(todo, wait{left, killDue{s.killTurn}})
+	}
 	if !s.sent {
 		s.sent = true
 		todo = append(todo, s.killing(), signal{s.id(), cmp.Or(s.fact.StopSignal, syscall.SIGTERM)})
@@ -714,7 +731,7 @@ func (s *state) killing() effect { return note{corev1.EventTypeNormal, "Killing"
 
 // kill ends it now, and looks whether it did.
 func (s *state) kill() []effect {
-	todo := []effect{signal{s.id(), syscall.SIGKILL}, wait{recheck, retry{s.turn}}}
+	todo := []effect{signal{s.id(), syscall.SIGKILL}, s.lookIn(recheck)}
 	if !s.sent {
 		s.sent = true
 		todo = append([]effect{s.killing()}, todo...)
