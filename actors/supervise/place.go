@@ -43,6 +43,9 @@ var errOnPurpose = errors.New("made to fail on purpose")
 
 func (r *Running) place(path string, n Node, declared bool) *place {
 	p := &place{tree: r, path: path, node: n, declared: declared, state: Starting}
+	if declared {
+		r.missing++
+	}
 	for _, c := range n.Children {
 		p.children = append(p.children, r.place(path+"/"+c.Name, c, declared))
 	}
@@ -56,11 +59,7 @@ func (r *Running) props(p *place) *actor.Props {
 		actor.WithReceiverMiddleware(p.receive),
 		actor.WithMailbox(p.mailbox),
 		// The name is taken and nothing has run yet.
-		actor.WithOnInit(func(actor.Context) {
-			r.mu.Lock()
-			r.places[p.path] = p
-			r.mu.Unlock()
-		}),
+		actor.WithOnInit(func(actor.Context) { r.appear(p) }),
 	}
 	if r.options.Dispatcher != nil {
 		opts = append(opts, actor.WithDispatcher(r.options.Dispatcher))

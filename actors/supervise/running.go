@@ -28,11 +28,13 @@ type Running struct {
 	system  *actor.ActorSystem
 	options Options
 	name    string
+	ready   chan struct{}
 	done    chan struct{}
 	fall    sync.Once
 
-	mu     sync.Mutex
-	places map[string]*place // by path
+	mu      sync.Mutex
+	places  map[string]*place // by path
+	missing int               // declared actors that were never there yet
 }
 
 // State is what an actor is at.
@@ -61,7 +63,8 @@ type Status struct {
 	LastFailureAt time.Time
 }
 
-// Start runs the tree below root, a Group, as the actor named root.Name.
+// Start runs the tree below root, a Group, as the actor named root.Name. Its
+// actors start one after another: see Ready.
 func Start(system *actor.ActorSystem, root Node, o Options) (*Running, error) {
 	if root.New != nil {
 		return nil, fmt.Errorf("supervise: the root %s is no group", root.Name)
@@ -80,7 +83,7 @@ func Start(system *actor.ActorSystem, root Node, o Options) (*Running, error) {
 	}
 	r := &Running{
 		system: system, options: o, name: root.Name,
-		done: make(chan struct{}), places: map[string]*place{},
+		ready: make(chan struct{}), done: make(chan struct{}), places: map[string]*place{},
 	}
 	all := of(system)
 	if err := all.add(r); err != nil {
@@ -147,6 +150,22 @@ func (r *Running) Fail(path string) error {
 	}
 	r.system.Root.Send(r.system.NewLocalPID(path), failOnPurpose{})
 	return nil
+}
+
+// Ready is closed once every declared actor has its mailbox: until then a
+// message to one may reach nobody.
+func (r *Running) Ready() <-chan struct{} { return r.ready }
+
+// appear notes that the actor at p can be sent messages.
+func (r *Running) appear(p *place) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.declared && r.places[p.path] == nil {
+		if r.missing--; r.missing == 0 {
+			close(r.ready)
+		}
+	}
+	r.places[p.path] = p
 }
 
 // BeginStop asks the tree to stop and does not wait; Done tells when it has.

@@ -510,6 +510,10 @@ func TestStart(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			<-r.Ready()
+			if len(r.Actors()) != 2 {
+				t.Errorf("ready with %v", r.Actors())
+			}
 			other.Stop()
 			r.Stop()
 			r.Stop()
