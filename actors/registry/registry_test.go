@@ -135,12 +135,20 @@ func TestAnUnknownOutcomeIsSaidAndFoundOut(t *testing.T) {
 func TestAFullDiskTakesOnlyDeletes(t *testing.T) {
 	controltest.Run(t, func(w *controltest.World) {
 		w.Create(configMap("a"))
+		graceful := w.Create(configMap("graceful"))
 		w.Journal.SetFull(true)
 		answer := w.Commit(command.Change{Op: command.Create, Key: key("b"), Object: configMap("b")})
 		if s := apierrors.APIStatus(nil); !errors.As(answer.Err, &s) || s.Status().Code != 507 {
 			t.Errorf("a create on a full disk: %v", answer.Err)
 		}
 		w.Must(command.Change{Op: command.Delete, Key: key("a")})
+
+		// The steps of a graceful deletion are deletes too.
+		now := metav1.Now()
+		going := graceful.DeepCopyObject().(api.Object)
+		going.SetDeletionTimestamp(&now)
+		w.Must(command.Change{Op: command.Update, Key: key("graceful"), Object: going})
+		w.Must(command.Change{Op: command.Delete, Key: key("graceful")})
 		w.Journal.SetFull(false)
 		w.Create(configMap("b"))
 	})

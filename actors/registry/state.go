@@ -262,7 +262,9 @@ func (r *Registry) put(b *batch, key api.Key, was staged, object api.Object) (ap
 			return was.object, nil // as it stands already
 		}
 	}
-	version := b.add(journal.Change{Key: key, Value: r.config.Seal(key, value), Index: api.Indexes(object)})
+	version := b.add(journal.Change{
+		Key: key, Value: r.config.Seal(key, value), Index: api.Indexes(object), Frees: object.GetDeletionTimestamp() != nil,
+	})
 	object = object.DeepCopyObject().(api.Object)
 	object.SetResourceVersion(strconv.FormatUint(version, 10))
 	b.staged[key] = staged{object, value, version}
@@ -371,8 +373,12 @@ func (r *Registry) podCIDR(b *batch) (string, error) {
 	return "", apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "", fmt.Errorf("no free /%d is left in the pod range %s; start the first agent with a larger --pod-cidr", bits, all))
 }
 
+// onlyDeletes tells whether c does nothing but delete, be it one step of a
+// graceful deletion.
 func onlyDeletes(c *command.Commit) bool {
-	return !slices.ContainsFunc(c.Changes, func(c command.Change) bool { return c.Op != command.Delete })
+	return !slices.ContainsFunc(c.Changes, func(c command.Change) bool {
+		return c.Op != command.Delete && (c.Object == nil || c.Object.GetDeletionTimestamp() == nil)
+	})
 }
 
 func group(k api.Key) schema.GroupResource { return schema.ParseGroupResource(k.Resource) }
