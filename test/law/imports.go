@@ -126,7 +126,7 @@ var foreigners = []struct {
 	// troupe down --purge cleans up after an agent that is gone.
 	{"github.com/containerd/containerd", []string{"runtime", "cmd/troupe"}},
 	{"github.com/google/nftables", []string{"netproxy", "runtime/sandbox"}},
-	{"github.com/miekg/dns", []string{"dns"}},
+	{"github.com/miekg/dns", []string{"dns", "runtime/host"}}, // the latter reads resolv.conf
 	{"github.com/vishvananda/netlink", []string{"runtime", "netproxy"}},
 }
 
