@@ -389,7 +389,7 @@ func TestRemovalLeavesNothing(t *testing.T) {
 
 func TestHalfMadeIsListedAndRemoved(t *testing.T) {
 	c := config(t)
-	s := open(t, c)
+	open(t, c)
 	if err := os.MkdirAll(c.RunDir+"/netns/x1", 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -402,7 +402,7 @@ func TestHalfMadeIsListedAndRemoved(t *testing.T) {
 	if err := os.MkdirAll(c.DataDir+"/pods/volumes-only/volumes", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, c)
+	s := open(t, c)
 	all, err := s.List()
 	if err != nil || len(all) != 3 {
 		t.Fatalf("%+v, %v", all, err)
