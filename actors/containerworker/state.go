@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"syscall"
 	"time"
@@ -60,13 +61,15 @@ type state struct {
 	attempt uint32 // of the container that there is, or that is made next
 	status  corev1.ContainerStatus
 	fact    container.Container // of attempt, as last seen
+	unsure  error               // what starting it answered, when it may run all the same
 	since   time.Time           // runs since, if it was started in this actor's life
 	exited  bool                // its end was heard of while it was still being made
 	streak  int                 // restarts in a row
 
-	entered  uint64 // the number of the Enter that stands; 0: none does
-	lost     uint64 // of the Enter whose sandbox turned out not to be there
-	left     uint64 // of the last Leave
+	entered  uint64     // the number of the Enter that stands; 0: none does
+	lost     uint64     // of the Enter whose sandbox turned out not to be there
+	left     uint64     // of the last Leave
+	addr     netip.Addr // of the pod, while its sandbox is there
 	mounts   []container.Mount
 	image    *container.Image
 	absences int // times that the image was not there
@@ -368,7 +371,7 @@ func (s *state) enter(m pod.Enter) []effect {
 	if s.phase == idle || s.goal == stop || m.Number <= s.entered {
 		return nil
 	}
-	s.entered, s.mounts = m.Number, m.Mounts
+	s.entered, s.addr, s.mounts = m.Number, m.Addr, m.Mounts
 	if s.goal == leave && !s.live() {
 		s.goal = keep
 	}
@@ -380,7 +383,7 @@ func (s *state) try() []effect {
 	if s.phase != waiting || s.entered == 0 || s.image == nil || s.goal != keep {
 		return nil
 	}
-	spec, err := pod.ContainerSpec(s.pod, s.spec, s.machine, s.attempt, *s.image, s.mounts)
+	spec, err := pod.ContainerSpec(s.pod, s.spec, s.machine, s.addr, s.attempt, *s.image, s.mounts)
 	if err != nil {
 		return s.unmade("CreateContainerConfigError", err)
 	}
@@ -449,6 +452,12 @@ func (s *state) launched(m launched, now time.Time) []effect {
 			todo = append(todo, s.cleaned(s.attempt-2))
 		}
 	}
+	if m.created && m.err != nil && !errors.Is(m.err, container.ErrInvalid) {
+		// Only the answer may be lost, or it has run and ended already.
+		s.turned(checking)
+		s.unsure = m.err
+		return append(todo, inspect{s.id()})
+	}
 	if m.err != nil {
 		s.turned(waiting)
 		if s.goal != keep {
@@ -458,28 +467,29 @@ func (s *state) launched(m launched, now time.Time) []effect {
 	switch {
 	case m.err == nil:
 		return append(todo, s.started(m.fact, now)...)
+	case m.created:
+		return append(todo, s.unstarted(m.err, now)...)
 	case passing(m.err):
 		return []effect{wait{soon, retry{s.turn}}}
 	case errors.Is(m.err, container.ErrNotReady):
-		if m.created { // or it has ended already, in this actor's earlier life
-			s.turned(checking)
-			return append(todo, inspect{s.id()})
-		}
-		return append(todo, s.homeless()...)
+		return s.homeless()
 	case errors.Is(m.err, container.ErrNotFound):
 		s.image = nil
-		return append(todo, s.ask()...)
-	case !m.created:
-		return append(todo, s.unmade("CreateContainerError", m.err)...)
+		return s.ask()
 	}
-	s.fact = container.Container{ID: m.id, Attempt: s.attempt, Image: s.spec.Image, ImageID: s.image.ID}
+	return s.unmade("CreateContainerError", m.err)
+}
+
+// unstarted ends an attempt whose container was made and cannot be started.
+func (s *state) unstarted(err error, now time.Time) []effect {
+	s.fact = container.Container{ID: s.id(), Attempt: s.attempt, Image: s.spec.Image, ImageID: s.image.ID}
 	if t := s.status.State.Terminated; t != nil {
 		s.status.LastTerminationState.Terminated = t
 	}
 	s.identify()
-	t := pod.Unstarted(m.id, now, m.err)
-	todo = append(todo, note{corev1.EventTypeWarning, "Failed", fmt.Sprintf("Error: %v", m.err)})
-	return append(todo, s.end(t, now, &corev1.ContainerStateWaiting{Reason: "RunContainerError", Message: m.err.Error()})...)
+	todo := []effect{note{corev1.EventTypeWarning, "Failed", fmt.Sprintf("Error: %v", err)}}
+	first := &corev1.ContainerStateWaiting{Reason: "RunContainerError", Message: err.Error()}
+	return append(todo, s.end(pod.Unstarted(s.id(), now, err), now, first)...)
 }
 
 // started takes a container that was made.
@@ -567,11 +577,18 @@ func (s *state) inspected(m inspected, now time.Time) []effect {
 		s.fact = m.fact
 		return s.end(pod.Terminated(m.fact, m.message), now, nil)
 	case m.fact.State == container.Created:
+		err := s.unsure
+		s.unsure = nil
 		s.turned(waiting)
-		if s.goal != keep {
+		switch {
+		case s.goal != keep:
 			return s.quitted()
+		case err == nil || errors.Is(err, container.ErrNotReady):
+			return s.homeless()
+		case passing(err):
+			return s.try()
 		}
-		return s.homeless()
+		return s.unstarted(err, now)
 	case s.phase == checking:
 		return s.started(m.fact, now)
 	case !s.killAt.IsZero() && !now.Before(s.killAt):
@@ -642,8 +659,10 @@ func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *co
 		Reason:  "CrashLoopBackOff",
 		Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", whole, s.spec.Name, pod.Format(s.pod)),
 	}
-	todo := []effect{note{corev1.EventTypeWarning, "BackOff",
-		fmt.Sprintf("Back-off restarting failed container %s in pod %s", s.spec.Name, pod.Format(s.pod))}}
+	todo := []effect{note{
+		corev1.EventTypeWarning, "BackOff",
+		fmt.Sprintf("Back-off restarting failed container %s in pod %s", s.spec.Name, pod.Format(s.pod)),
+	}}
 	if first != nil {
 		s.next = loop
 		todo = append(todo, wait{shown, settled{s.turn}})

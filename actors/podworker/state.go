@@ -278,7 +278,7 @@ func (s *state) enter(now time.Time) []effect {
 	var todo []effect
 	for _, name := range s.names {
 		if s.children[name].ran {
-			todo = append(todo, tell{name, pod.Enter{Number: s.number, Mounts: s.mounts[name]}})
+			todo = append(todo, tell{name, pod.Enter{Number: s.number, Addr: s.sandbox.Addr, Mounts: s.mounts[name]}})
 		}
 	}
 	return append(todo, s.publish(now)...)
@@ -362,7 +362,7 @@ func (s *state) start(name string, found []container.Container, now time.Time) [
 	todo := []effect{tell{name, pod.Run{Pod: s.pod, Name: name, Found: found, Old: s.oldOf(name)}}}
 	switch s.phase {
 	case active:
-		todo = append(todo, tell{name, pod.Enter{Number: s.number, Mounts: s.mounts[name]}})
+		todo = append(todo, tell{name, pod.Enter{Number: s.number, Addr: s.sandbox.Addr, Mounts: s.mounts[name]}})
 	case remaking:
 		todo = append(todo, tell{name, s.leave()})
 	case stopping:

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/kubernetes/pkg/apis/core/pods"
+	"k8s.io/kubernetes/pkg/fieldpath"
 	"k8s.io/kubernetes/pkg/securitycontext"
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 
@@ -145,14 +147,17 @@ func union(a, b []string) []string {
 	return a
 }
 
-// ContainerSpec is one container of a pod, made for the runtime. The error is
-// what Kubernetes calls a CreateContainerConfigError.
-func ContainerSpec(p *corev1.Pod, c *corev1.Container, m Machine, attempt uint32, image container.Image, mounts []container.Mount) (container.Spec, error) {
+// ContainerSpec is one container of a pod that has the address addr, made for
+// the runtime. The error is what Kubernetes calls a CreateContainerConfigError.
+func ContainerSpec(p *corev1.Pod, c *corev1.Container, m Machine, addr netip.Addr, attempt uint32, image container.Image, mounts []container.Mount) (container.Spec, error) {
 	security, err := confinement(p, c, image)
 	if err != nil {
 		return container.Spec{}, err
 	}
-	env, values := environment(p, c, m)
+	env, values, err := environment(p, c, m, addr)
+	if err != nil {
+		return container.Spec{}, err
+	}
 	expand := func(in []string) []string {
 		var out []string
 		for _, s := range in {
@@ -201,7 +206,7 @@ func Hash(c *corev1.Container) string {
 }
 
 // environment is a container's environment, and the same by name.
-func environment(p *corev1.Pod, c *corev1.Container, m Machine) ([]string, map[string]string) {
+func environment(p *corev1.Pod, c *corev1.Container, m Machine, addr netip.Addr) ([]string, map[string]string, error) {
 	values := map[string]string{}
 	host := hostname(p)
 	if p.Spec.HostNetwork {
@@ -209,14 +214,45 @@ func environment(p *corev1.Pod, c *corev1.Container, m Machine) ([]string, map[s
 	}
 	env := []string{"HOSTNAME=" + host}
 	for _, e := range c.Env {
-		if e.ValueFrom != nil {
-			continue // the API warned of it: it comes with configuration and secrets
-		}
 		v := expansion.Expand(e.Value, expansion.MappingFuncFor(values))
+		if from := e.ValueFrom; from != nil {
+			if from.FieldRef == nil {
+				continue // the API warned of it: it comes with configuration and secrets
+			}
+			var err error
+			if v, err = fieldOf(p, from.FieldRef, m, addr); err != nil {
+				return nil, nil, fmt.Errorf("environment variable %s: %w", e.Name, err)
+			}
+		}
 		values[e.Name] = v
 		env = append(env, e.Name+"="+v)
 	}
-	return env, values
+	return env, values, nil
+}
+
+// fieldOf is what a pod's environment may say of the pod itself.
+func fieldOf(p *corev1.Pod, f *corev1.ObjectFieldSelector, m Machine, addr netip.Addr) (string, error) {
+	name, _, err := pods.ConvertDownwardAPIFieldLabel(f.APIVersion, f.FieldPath, "")
+	if err != nil {
+		return "", err
+	}
+	switch name {
+	case "spec.nodeName":
+		return p.Spec.NodeName, nil
+	case "spec.serviceAccountName":
+		return p.Spec.ServiceAccountName, nil
+	case "status.hostIP", "status.hostIPs":
+		if len(m.Addrs) == 0 {
+			return "", fmt.Errorf("%s: machine %s has no address of its own", name, m.Name)
+		}
+		return m.Addrs[0].String(), nil
+	case "status.podIP", "status.podIPs":
+		if p.Spec.HostNetwork {
+			return fieldOf(p, &corev1.ObjectFieldSelector{APIVersion: f.APIVersion, FieldPath: "status.hostIP"}, m, addr)
+		}
+		return addr.String(), nil
+	}
+	return fieldpath.ExtractFieldPathAsString(p, name)
 }
 
 // confinement is a container's security context with its pod's.

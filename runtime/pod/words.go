@@ -5,6 +5,7 @@
 package pod
 
 import (
+	"net/netip"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -86,6 +87,7 @@ type (
 	// may be made. Its number is higher than that of any Enter or Leave before.
 	Enter struct {
 		Number uint64
+		Addr   netip.Addr // of the pod
 		Mounts []container.Mount
 	}
 
