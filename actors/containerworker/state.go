@@ -388,7 +388,7 @@ func (s *state) try() []effect {
 		return s.unmade("CreateContainerConfigError", err)
 	}
 	s.turned(making)
-	s.exited = false
+	s.exited, s.unsure = false, nil
 	return []effect{launch{spec}}
 }
 

@@ -109,6 +109,33 @@ func TestRestartsWithBackoff(t *testing.T) {
 	})
 }
 
+func TestAStartWhoseAnswerIsLostCounts(t *testing.T) {
+	for _, method := range []string{"Create", "Start", "Container"} {
+		t.Run(method, func(t *testing.T) {
+			nodetest.Run(t, func(w *nodetest.World) {
+				w.Runtime.Inject(fake.Fault{Method: method, Err: errors.New("connection reset"), Done: true})
+				w.Make(nodetest.Pod("web"))
+				w.Advance(time.Minute)
+				w.Want("web", "Running, c#0 running ready")
+				if all := w.Containers(); len(all) != 1 {
+					t.Errorf("containers: %+v", all)
+				}
+			})
+		})
+	}
+	t.Run("one that was not made is made again", func(t *testing.T) {
+		nodetest.Run(t, func(w *nodetest.World) {
+			w.Runtime.Inject(fake.Fault{Method: "Start", Err: errors.New("no space left on device")})
+			p := w.Make(nodetest.Pod("web"))
+			w.Advance(time.Minute)
+			w.Want("web", "Running, c#1 running ready (128 StartError)")
+			if c, err := w.Runtime.Container(t.Context(), id(p, 0)); err != nil || c.State != container.Created {
+				t.Errorf("the first: %+v, %v", c, err)
+			}
+		})
+	})
+}
+
 func TestPolicies(t *testing.T) {
 	for _, c := range []struct {
 		policy corev1.RestartPolicy
