@@ -278,23 +278,26 @@ func (w *World) Events(name string) string {
 	return strings.Join(parts, " ")
 }
 
-// Containers are the runtime's, by ID.
-func (w *World) Containers() []container.Container {
-	w.T.Helper()
-	all, err := w.Runtime.Containers(context.Background())
-	if err != nil {
-		w.T.Fatal(err)
+// Containers are the runtime's, by ID; none while it is away.
+func (w *World) Containers() []container.Container { return insist(w.Runtime.Containers) }
+
+// Sandboxes are the runtime's; none while it is away.
+func (w *World) Sandboxes() []container.Sandbox { return insist(w.Runtime.Sandboxes) }
+
+// insist takes the faults that were meant for others.
+func insist[T any](list func(context.Context) ([]T, error)) []T {
+	for range 10 {
+		if all, err := list(context.Background()); err == nil {
+			return all
+		}
 	}
-	return all
+	return nil
 }
 
 // Nothing fails the test if anything is left of any pod.
 func (w *World) Nothing() {
 	w.T.Helper()
-	sandboxes, err := w.Runtime.Sandboxes(context.Background())
-	if err != nil {
-		w.T.Fatal(err)
-	}
+	sandboxes := w.Sandboxes()
 	if c := w.Containers(); len(c) > 0 || len(sandboxes) > 0 || len(w.Volumes.have) > 0 || len(w.Disk.files()) > 0 {
 		w.T.Errorf("left: containers %v, sandboxes %v, volumes %v, files %v", c, sandboxes, w.Volumes.have, w.Disk.files())
 	}
