@@ -99,6 +99,16 @@ func OCI(r container.Resources) *specs.LinuxResources {
 	return out
 }
 
+// Exists tells whether the group is there, with its limit of memory.
+func Exists(group string) bool {
+	root := mountpoint
+	if !Unified() {
+		root = filepath.Join(mountpoint, "memory")
+	}
+	_, err := os.Stat(filepath.Join(root, group))
+	return err == nil
+}
+
 // roots are the directories that a group may stand in.
 func roots() ([]string, error) {
 	if Unified() {

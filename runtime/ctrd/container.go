@@ -1,6 +1,7 @@
 package ctrd
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -303,51 +304,65 @@ func (r *Runtime) start(ctx context.Context, id string) error {
 	}
 	defer k.starting.Store(false)
 	started := filepath.Join(r.stateDir(k.sandbox, id), "started")
-	create := true
-	if _, err := os.Stat(started); err == nil {
-		switch p, err := r.task(ctx, id); {
-		case errors.Is(err, container.ErrNotFound):
-			return fmt.Errorf("it has run and is gone: %w", container.ErrNotReady)
-		case err != nil:
+	_, err = os.Stat(started)
+	marked := err == nil
+	if !marked {
+		if err := touch(started, 0o644); err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("its state directory is gone: %w", container.ErrNotReady)
+			}
 			return err
-		case running(p):
-			return r.follow(ctx, k) // a keeper that lost it reads again
-		case p.Status != task.Status_CREATED:
-			return fmt.Errorf("it has exited: %w", container.ErrNotReady)
 		}
-		create = false // somebody died between the two
-	} else if err := touch(started, 0o644); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("its state directory is gone: %w", container.ErrNotReady)
-		}
-		return err
 	}
-
 	release, err := r.makeIO(id, k)
 	if err != nil {
 		return err
 	}
 	defer release()
 	followed := make(chan error, 1)
-	go func() { followed <- r.follow(ctx, k) }()
-	if create {
-		err = r.createTask(ctx, id, k)
-	}
-	if err == nil {
-		if _, err = r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id}); err != nil {
-			err = commandError(kind(err))
-			_, _ = r.tasks.Delete(context.WithoutCancel(ctx), &tasks.DeleteTaskRequest{ContainerID: id})
+	go func() { followed <- r.follow(ctx, k) }() // also where it runs: a keeper may have lost it
+	err = r.run(ctx, id, k, marked)
+	if err == nil && !marked {
+		now := time.Now()
+		if err := os.Chtimes(started, now, now); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
-	if err != nil {
-		<-followed
+	followErr := <-followed
+	if err != nil && !marked {
 		return errors.Join(err, removeIfThere(started))
 	}
-	now := time.Now()
-	if err := os.Chtimes(started, now, now); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	return cmp.Or(err, followErr)
+}
+
+// run makes and starts the task, or finds that somebody has. Of one marked as
+// started there must be a task.
+func (r *Runtime) run(ctx context.Context, id string, k *known, marked bool) error {
+	if !marked {
+		err := r.createTask(ctx, id, k)
+		marked = errdefs.IsAlreadyExists(err) // an answer was lost
+		if err != nil && !marked {
+			return commandError(kind(err))
+		}
 	}
-	return <-followed
+	if marked {
+		switch p, err := r.task(ctx, id); {
+		case errors.Is(err, container.ErrNotFound):
+			return fmt.Errorf("it has run and is gone: %w", container.ErrNotReady)
+		case err != nil:
+			return err
+		case running(p):
+			return nil
+		case p.Status != task.Status_CREATED:
+			return fmt.Errorf("it has exited: %w", container.ErrNotReady)
+		}
+	}
+	if _, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id}); err != nil {
+		// Where that fails too, the next Start or Remove sees what there is.
+		_, _ = r.tasks.Delete(context.WithoutCancel(ctx), &tasks.DeleteTaskRequest{ContainerID: id})
+		return commandError(kind(err))
+	}
+	return nil
 }
 
 func (r *Runtime) follow(ctx context.Context, k *known) error {
@@ -440,11 +455,8 @@ func (r *Runtime) createTask(ctx context.Context, id string, k *known) error {
 		case err == nil:
 			r.groups.run(k.sandbox, id)
 			return nil
-		case errdefs.IsAlreadyExists(err):
-			// An answer that was lost. How far it came is seen by the next Start.
-			return fmt.Errorf("its task is there already: %w", container.ErrBusy)
-		case strings.Contains(err.Error(), "OCI runtime create failed") || try == shimTries || ctx.Err() != nil:
-			return commandError(kind(err))
+		case errdefs.IsAlreadyExists(err) || strings.Contains(err.Error(), "OCI runtime create failed") || try == shimTries || ctx.Err() != nil:
+			return err
 		}
 		// The shim of the group was ending: the next try finds none and starts it.
 		select {

@@ -27,6 +27,7 @@ import (
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
@@ -354,5 +355,22 @@ func (r *Runtime) Purge(ctx context.Context) error {
 	for _, i := range present {
 		err = errors.Join(err, r.RemoveImage(ctx, i.ID))
 	}
-	return errors.Join(err, r.boxes.Purge())
+	return errors.Join(err, r.boxes.Purge(), r.purgeNamespace(r.in(ctx)))
+}
+
+// purgeNamespace removes what images and containers leave in containerd: a
+// lease that is removed with its garbage waits for the collector.
+func (r *Runtime) purgeNamespace(ctx context.Context) error {
+	service := r.client.LeasesService()
+	lease, err := service.Create(ctx, leases.WithRandomID(), leases.WithExpiration(time.Minute))
+	if err == nil {
+		err = service.Delete(ctx, lease, leases.SynchronousDelete)
+	}
+	if err == nil {
+		err = r.client.NamespaceService().Delete(ctx, r.c.Namespace)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove namespace %s: %w", r.c.Namespace, kind(err))
+	}
+	return nil
 }

@@ -99,7 +99,7 @@ func (r *Runtime) runInit(ctx context.Context, s container.SandboxSpec) error {
 	}
 	k := r.remember(record)
 	if err := r.createTask(ctx, id, k); err != nil {
-		return err
+		return kind(err)
 	}
 	started, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id})
 	if err != nil {

@@ -300,9 +300,8 @@ func (s *Store) wired(r record) bool {
 	if err != nil || link.Attrs().Flags&net.FlagUp == 0 || link.Attrs().OperState == netlink.OperDown {
 		return false
 	}
-	routes, err := s.host.RouteListFiltered(netlink.FAMILY_V4,
-		&netlink.Route{LinkIndex: link.Attrs().Index, Dst: hostNet(r.Addr)}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
-	return err == nil && len(routes) > 0
+	routes, err := s.host.RouteGet(r.Addr.AsSlice())
+	return err == nil && len(routes) == 1 && routes[0].LinkIndex == link.Attrs().Index
 }
 
 // unwire removes a sandbox's pair; its routes go with it.

@@ -246,7 +246,7 @@ func (s *Store) ready(r record) bool {
 			return false
 		}
 	}
-	return r.Spec.HostNetwork || s.wired(r)
+	return cgroup.Exists(p.Cgroup) && (r.Spec.HostNetwork || s.wired(r))
 }
 
 // List tells of everything found, also of what was only begun or half removed.

@@ -282,6 +282,7 @@ func TestMending(t *testing.T) {
 		{"route removed", func(p sandbox.Paths) error {
 			return exec.Command("ip", "route", "del", "10.77.0.2").Run()
 		}},
+		{"control group removed", func(p sandbox.Paths) error { return cgroup.Remove(p.Cgroup) }},
 		{"hosts file removed", func(p sandbox.Paths) error { return os.Remove(p.Hosts) }},
 		{"reboot", func(p sandbox.Paths) error {
 			l, err := netlink.LinkByName(links(t)[0])

@@ -3,6 +3,8 @@ package fake
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
+	"slices"
 	"syscall"
 
 	"github.com/troupe-sh/troupe/runtime/container"
@@ -144,4 +146,26 @@ func (r *Runtime) Calls(method string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.calls[method]
+}
+
+// All is every container, whether or not the runtime answers.
+func (r *Runtime) All() []container.Container {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]container.Container, 0, len(r.containers))
+	for _, c := range r.sorted() {
+		all = append(all, c.Container)
+	}
+	return all
+}
+
+// AllSandboxes is every sandbox, whether or not the runtime answers.
+func (r *Runtime) AllSandboxes() []container.Sandbox {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]container.Sandbox, 0, len(r.sandboxes))
+	for _, id := range slices.Sorted(maps.Keys(r.sandboxes)) {
+		all = append(all, r.sandboxes[id].view())
+	}
+	return all
 }
