@@ -239,14 +239,15 @@ func (s *state) order(a, b api.Key) int {
 	return cmp.Or(cmp.Compare(priorityB, priorityA), ageA.Compare(ageB), a.Compare(b))
 }
 
-// Answered implements [reconcile.Decider]: a binding that was refused is decided anew.
+// Answered implements [reconcile.Decider]: a binding that was refused, or a
+// reason that could not be told, is decided anew.
 func (s *state) Answered(done []command.Change, results []command.Result, err error) {
 	for i, c := range done {
 		if c.Key.Resource == "pods" && (err != nil || results[i].Err != nil) {
 			s.free(c.Key)
+			delete(s.waiting, c.Key) // before see, which takes what waits for said
 			record, _ := s.hub.Get(c.Key)
 			s.see(c.Key, reconcile.Object(record))
-			delete(s.waiting, c.Key)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/troupe-sh/troupe/actors/controltest"
+	"github.com/troupe-sh/troupe/actors/reconcile"
+	"github.com/troupe-sh/troupe/actors/scheduler"
 	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/api/command"
 )
@@ -185,6 +188,19 @@ func TestARestartedSchedulerKnowsWhatIsTaken(t *testing.T) {
 		w.Create(pod("b", "800m", nil))
 		if nodeOf(w, "b") != "" {
 			t.Error("the room of a was given twice")
+		}
+	})
+}
+
+func TestAReasonThatCouldNotBeToldIsToldAgain(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		w.Create(pod("a", "", nil))
+		s := scheduler.New(w.Journal.Hub())(nil).(reconcile.Follower)
+		s.Reset()
+		first := s.Decide(time.Now())
+		s.Answered(first.Changes, nil, errors.New("no room on disk"))
+		if again := s.Decide(time.Now()); len(first.Changes) != 2 || len(again.Changes) != 2 {
+			t.Errorf("changes: %d, and after a refusal %d", len(first.Changes), len(again.Changes))
 		}
 	})
 }
