@@ -165,6 +165,10 @@ func (a *agent) reign(l journal.Leadership) {
 		a.fall("control")(err)
 		return
 	}
+	select { // from then on the registry hears what it is sent
+	case <-tree.Ready():
+	case <-tree.Done():
+	}
 	a.control = tree
 }
 
