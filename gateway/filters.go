@@ -51,6 +51,8 @@ func withTimeout(h http.Handler) http.Handler {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), timeout)
 		defer cancel()
+		// A body that never ends is not waited for; a writer without deadlines is a test's.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout))
 		h.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
