@@ -586,7 +586,7 @@ func (s *state) inspected(m inspected, now time.Time) []effect {
 		case err == nil || errors.Is(err, container.ErrNotReady):
 			return s.homeless()
 		case passing(err):
-			return s.try()
+			return []effect{wait{soon, retry{s.turn}}}
 		}
 		return s.unstarted(err, now)
 	case s.phase == checking:
