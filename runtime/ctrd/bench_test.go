@@ -3,6 +3,7 @@ package ctrd_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"syscall"
@@ -127,6 +128,10 @@ func report(b *testing.B, what string, ours, raw []time.Duration) {
 // BenchmarkPodsAtOnce starts 30 pods together, and 30 plain containers before them.
 func BenchmarkPodsAtOnce(b *testing.B) {
 	m := fresh(b)
+	wide := container.Network{PodCIDR: netip.MustParsePrefix("10.88.0.0/16")} // addresses rest for a minute
+	if err := m.Configure(b.Context(), wide); err != nil {
+		b.Fatal(err)
+	}
 	r := newRaw(b, m)
 	var pods, raws []time.Duration
 	together := func(f func(i int) error) time.Duration {
