@@ -359,9 +359,11 @@ func TestEntriesHaveAVersionAndALimit(t *testing.T) {
 	if _, err := EncodeEntry(Entry{Changes: []Change{{Key: pod("a"), Value: make([]byte, EntryLimit)}}}); err == nil {
 		t.Error("too large an entry was encoded without an error")
 	}
-	e := Entry{Epoch: Epoch{1, 2}, Base: 3, Time: time.Now().UnixNano(), Actor: "a",
+	e := Entry{
+		Epoch: Epoch{1, 2}, Base: 3, Time: time.Now().UnixNano(), Actor: "a",
 		Changes:  []Change{del(pod("a")), set(pod("b"), ""), set(pod("c"), "1", "i")},
-		Commands: []Command{{"id", []byte("result")}}}
+		Commands: []Command{{"id", []byte("result")}},
+	}
 	data, err := EncodeEntry(e)
 	if err != nil {
 		t.Fatal(err)

@@ -101,7 +101,8 @@ func TestFaultsBySeed(t *testing.T) {
 		return trace
 	}
 	for seed := range uint64(50) {
-		if run(seed) != run(seed) {
+		first, second := run(seed), run(seed)
+		if first != second {
 			t.Errorf("seed %d: two histories", seed)
 		}
 	}
