@@ -96,7 +96,9 @@ func (m *machine) Receive(ctx actor.Context) {
 			m.watch.Close()
 			m.unsubscribe()
 		}
-	case actor.SystemMessage, actor.AutoReceiveMessage, *actor.DeadLetterResponse: // who did not hear is asked again in time
+	case *actor.DeadLetterResponse: // who else did not hear is asked again in time
+		m.writer.Unheard(ctx, msg)
+	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
 		m.config.Log.Warn("unknown message", slog.String("actor", ctx.Self().Id), slog.String("message", fmt.Sprintf("%T", msg)))
 	}
@@ -154,12 +156,13 @@ func (m *machine) checked(ctx actor.Context, c checked) {
 		m.state.configured = false // it may be another one
 	}
 	m.state.facts, m.state.runtime, m.state.runtimeErr, m.state.checked = c.facts, c.runtime, c.down, true
+	m.state.refused = false
 	m.look(ctx)
 }
 
 func (m *machine) configured(ctx actor.Context, c configured) {
 	m.state.configures = false
-	m.state.configured, m.state.networkErr = c.err == nil, c.err
+	m.state.configured, m.state.networkErr, m.state.refused = c.err == nil, c.err, c.err != nil
 	if c.err != nil {
 		m.config.Log.Warn("configure the pod network", slog.Any("error", c.err))
 		m.report(ctx)

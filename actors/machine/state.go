@@ -38,6 +38,7 @@ type state struct {
 	networkErr error
 	configured bool // the runtime has network
 	configures bool // and is being told
+	refused    bool // telling it failed; the next check tries again
 }
 
 // wanted is the network that the runtime should have; false while the Node has
@@ -57,7 +58,7 @@ func (s *state) wanted(n *corev1.Node) (container.Network, bool) {
 // or it knows.
 func (s *state) configure(n *corev1.Node) (container.Network, bool) {
 	net, ok := s.wanted(n)
-	if !ok || s.configures || s.configured && net == s.network {
+	if !ok || s.configures || s.refused || s.configured && net == s.network {
 		return net, false
 	}
 	s.network, s.configures, s.configured = net, true, false

@@ -72,10 +72,15 @@ func (e *events) add(n pod.Note, suffix string) {
 	}
 }
 
+// touch has v written. Of more than can be remembered the oldest is not.
 func (e *events) touch(v *event) {
-	if !v.dirty {
-		v.dirty = true
-		e.dirty = append(e.dirty, v)
+	if v.dirty {
+		return
+	}
+	v.dirty = true
+	if e.dirty = append(e.dirty, v); len(e.dirty) > eventsMax {
+		e.dirty[0].dirty = false
+		e.dirty = e.dirty[1:]
 	}
 }
 

@@ -118,7 +118,9 @@ func (w *workers) Receive(ctx actor.Context) {
 		w.ended(ctx, m.Who)
 	case *actor.Stopping, *actor.Restarting:
 		w.close()
-	case actor.SystemMessage, actor.AutoReceiveMessage, *actor.DeadLetterResponse: // who did not hear is asked again in time
+	case *actor.DeadLetterResponse: // who else did not hear is asked again in time
+		w.writer.Unheard(ctx, m)
+	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
 		w.config.Log.Warn("unknown message", slog.String("actor", ctx.Self().Id), slog.String("message", fmt.Sprintf("%T", m)))
 	}
