@@ -118,7 +118,8 @@ func (r *reconciler) Receive(ctx actor.Context) {
 		if r.cursor != nil {
 			r.cursor.Close()
 		}
-	case *actor.DeadLetterResponse: // the registry is being restarted: the writer asks again
+	case *actor.DeadLetterResponse: // the registry is being restarted
+		r.writer.Unheard(ctx, m)
 	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
 		r.deps.Log.Warn("unknown message", "actor", ctx.Self().Id, "message", fmt.Sprintf("%T", m))

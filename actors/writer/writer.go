@@ -19,6 +19,7 @@ import (
 const (
 	silence = 10 * time.Second       // an answer that takes longer was lost with whoever owed it
 	backoff = 500 * time.Millisecond // after "try again"
+	absence = 50 * time.Millisecond  // while there is no registry: it is about to start, or to start again
 )
 
 // Writer is one actor instance's way to write. Make it with New in the actor's
@@ -101,6 +102,19 @@ func (w *Writer) Retry(ctx actor.Context, m Retry) {
 	case w.pending != nil && w.pending.ID == m.ID:
 		w.ask(ctx)
 	}
+}
+
+// Unheard takes word that nobody was there to take a request. If it was the
+// registry's, it is asked again soon.
+func (w *Writer) Unheard(ctx actor.Context, m *actor.DeadLetterResponse) {
+	if !w.Busy() || !m.Target.Equal(w.registry()) {
+		return
+	}
+	id := ""
+	if w.pending != nil {
+		id = w.pending.ID
+	}
+	w.wait(ctx, absence, id)
 }
 
 func (w *Writer) ask(ctx actor.Context) {
