@@ -104,10 +104,11 @@ func (w *Writer) Retry(ctx actor.Context, m Retry) {
 	}
 }
 
-// Unheard takes word that nobody was there to take a request. If it was the
-// registry's, it is asked again soon.
-func (w *Writer) Unheard(ctx actor.Context, m *actor.DeadLetterResponse) {
-	if !w.Busy() || !m.Target.Equal(w.registry()) {
+// Unheard takes word that nobody was there to take a request; of which one it
+// does not say. In case it was the registry's, that is asked again soon: twice
+// does no harm.
+func (w *Writer) Unheard(ctx actor.Context, _ *actor.DeadLetterResponse) {
+	if !w.Busy() {
 		return
 	}
 	id := ""
