@@ -142,8 +142,8 @@ func (s *state) run(m pod.Run, now time.Time) []effect {
 	found = slices.DeleteFunc(found, func(c container.Container) bool {
 		return c.ID != pod.ContainerID(s.pod.UID, s.spec.Name, c.Attempt)
 	})
-	if len(found) == 0 {
-		return s.anew(m.Old)
+	if len(found) == 0 || m.Old != nil && int64(found[0].Attempt) < int64(m.Old.RestartCount) {
+		return s.anew(m.Old) // the one that was told of last has been removed
 	}
 	s.fact, s.attempt = found[0], found[0].Attempt
 	s.streak = int(s.attempt)

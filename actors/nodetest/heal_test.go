@@ -85,6 +85,20 @@ func TestARestartedAgentAdopts(t *testing.T) {
 	})
 }
 
+func TestWhatIsTakenWhileTheAgentIsDownCounts(t *testing.T) {
+	nodetest.Run(t, func(w *nodetest.World) {
+		p := w.Make(nodetest.Pod("web"))
+		w.Runtime.Exit(id(p, 0), 3)
+		w.Advance(0)
+		w.Want("web", "Running, c#1 running ready (3 Error)")
+		w.StopAgent()
+		w.Runtime.RemoveBehind(id(p, 1))
+		w.StartAgent()
+		w.Advance(time.Minute)
+		w.Want("web", "Running, c#2 running ready (137 ContainerStatusUnknown)")
+	})
+}
+
 func TestABackoffOutlivesTheAgent(t *testing.T) {
 	nodetest.Run(t, func(w *nodetest.World) {
 		p := w.Make(nodetest.Pod("web"))

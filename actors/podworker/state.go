@@ -240,8 +240,8 @@ func delay(n int) time.Duration { return min(retryMin<<min(n-1, 20), retryMax) }
 
 // volumesMounted takes what became of mounting.
 func (s *state) volumesMounted(m pod.Mounted, now time.Time) []effect {
-	if m.UID != s.pod.UID || s.mounted || s.phase >= finishing {
-		return nil
+	if s.phase == idle || m.UID != s.pod.UID || s.mounted || s.phase >= finishing {
+		return nil // in idle, it was asked in this actor's earlier life
 	}
 	if m.Err != nil {
 		s.unready++
