@@ -41,6 +41,7 @@ type Registry struct {
 	work     mailbox.Work
 	inFlight *batch
 	settling bool // the journal's barrier is awaited
+	gathers  bool // those just answered are given a moment to ask again
 	waiting  []request
 }
 
@@ -60,12 +61,14 @@ type (
 	settled  struct{ err error }
 	proposed struct{ err error }
 	unsettle struct{}
+	gathered struct{}
 )
 
 const (
 	waitingMax   = 1024
 	settleAgain  = 100 * time.Millisecond
-	retryAfter   = 1 // seconds, told to clients that get 429
+	gatherTime   = 100 * time.Microsecond // far less than a disk's sync
+	retryAfter   = 1                      // seconds, told to clients that get 429
 	noRoomAdvice = "free space on the disk that holds the journal, or delete objects"
 )
 
@@ -82,6 +85,9 @@ func (r *Registry) Receive(ctx actor.Context) {
 		r.settled(ctx, m.err)
 	case unsettle:
 		r.settle(ctx)
+	case gathered:
+		r.gathers = false
+		r.next(ctx)
 	case proposed:
 		r.proposed(ctx, m.err)
 	case *actor.Stopping, *actor.Restarting:
@@ -105,7 +111,7 @@ func (r *Registry) take(ctx actor.Context, q request) {
 
 // next sends all that waits, up to a batch's size, on its way.
 func (r *Registry) next(ctx actor.Context) {
-	for r.inFlight == nil && !r.settling && len(r.waiting) > 0 {
+	for r.inFlight == nil && !r.settling && !r.gathers && len(r.waiting) > 0 {
 		b := r.prepare()
 		if len(b.entry.Changes) == 0 && len(b.entry.Commands) == 0 {
 			b.reply(ctx) // nothing changes: reads of the present, refusals, repeated commands
@@ -123,6 +129,12 @@ func (r *Registry) proposed(ctx actor.Context, err error) {
 	switch {
 	case err == nil:
 		b.reply(ctx)
+		if len(b.requests) > 1 {
+			// Many write: without this the next batch would leave with the first of
+			// those just answered, and the rest would wait for the one after.
+			r.gathers = true
+			r.work.After(ctx, gatherTime, gathered{})
+		}
 	case errors.Is(err, journal.ErrRefused):
 		// Something entered the journal beside us: look again, then decide anew.
 		r.waiting = append(b.requests, r.waiting...)
