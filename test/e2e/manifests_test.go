@@ -38,6 +38,7 @@ var manifests = []struct {
 	{file: "pod", pods: 1, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
 	{file: "simple-pod", pods: 1, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
 	{file: "pod-nginx", pods: 1, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
+	{file: "pod-nginx-required-affinity", pods: 1, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
 	{file: "pod-with-toleration", pods: 1, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
 	{file: "commands", pods: 1, log: "command-demo", becomes: func(p *corev1.Pod) error {
 		// It prints KUBERNETES_PORT too, which is nowhere without a service: exit code 1, again and again.
@@ -90,6 +91,7 @@ func TestPublishedManifestsRunUnchanged(t *testing.T) {
 	}
 	for _, m := range manifests {
 		t.Run(m.file, func(t *testing.T) {
+			h := h.For(t)
 			file := "../manifests/" + m.file + ".yaml"
 			namespace := "default"
 			if m.namespace != "" {

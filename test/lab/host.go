@@ -77,6 +77,13 @@ func Start(t TB, o Options) *Host {
 	return h
 }
 
+// For is the host for another test, a part of the one that made it.
+func (h *Host) For(t TB) *Host {
+	part := *h
+	part.t = t
+	return &part
+}
+
 // makeNetwork makes a network namespace with lo up and pins it at path.
 func makeNetwork(path string) error {
 	if err := os.WriteFile(path, nil, 0o444); err != nil {

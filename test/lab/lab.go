@@ -219,6 +219,7 @@ func (c *Containerd) remove() {
 		select {
 		case <-c.ended:
 		case <-time.After(10 * time.Second):
+			c.t.Logf("containerd does not end by SIGTERM")
 			_ = c.process.Process.Kill()
 			<-c.ended
 		}
