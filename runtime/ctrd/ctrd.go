@@ -33,6 +33,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/status"
 
 	"github.com/troupe-sh/troupe/runtime/container"
@@ -62,6 +63,9 @@ type Config struct {
 }
 
 const defaultRuntime = "io.containerd.runc.v2"
+
+// runcRoot is where its shim lets runc keep state, whatever containerd's configuration says.
+const runcRoot = "/run/containerd/runc"
 
 // Runtime is a [container.Runtime]. Connect makes one.
 type Runtime struct {
@@ -371,6 +375,10 @@ func (r *Runtime) purgeNamespace(ctx context.Context) error {
 	}
 	if err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove namespace %s: %w", r.c.Namespace, kind(err))
+	}
+	// runc's place for the namespace, if nothing is in it.
+	if err := os.Remove(filepath.Join(runcRoot, r.c.Namespace)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+		return err
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/v2/pkg/cio"
@@ -71,50 +72,55 @@ func (r *Runtime) exec(ctx context.Context, id string, e container.ExecSpec) (in
 	}
 	defer stdio.Close()
 	fifos := stdio.Config()
+	wait := func(ctx context.Context) (uint32, error) {
+		got, err := r.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
+		return got.GetExitStatus(), err
+	}
+	remove := func(ctx context.Context) error {
+		_, err := r.tasks.DeleteProcess(ctx, &tasks.DeleteProcessRequest{ContainerID: id, ExecID: execID})
+		return err
+	}
+	// fail leaves no process behind. What it cannot remove goes with the container.
+	fail := func(err error) (int, error) {
+		stdio.Cancel()
+		clean, cancel := context.WithTimeout(after, cleanTimeout)
+		defer cancel()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+			if _, err := r.tasks.Kill(clean, &tasks.KillRequest{ContainerID: id, ExecID: execID, Signal: uint32(syscall.SIGKILL)}); err == nil {
+				_, _ = wait(clean)
+			}
+		}
+		_ = remove(clean)
+		return 0, commandError(kind(err))
+	}
 	if _, err := r.tasks.Exec(ctx, &tasks.ExecProcessRequest{
 		ContainerID: id, ExecID: execID, Spec: spec,
 		Stdin: fifos.Stdin, Stdout: fifos.Stdout, Stderr: fifos.Stderr, Terminal: e.TTY,
 	}); err != nil {
-		stdio.Cancel()
-		return 0, err
-	}
-	remove := func() error {
-		_, err := r.tasks.DeleteProcess(after, &tasks.DeleteProcessRequest{ContainerID: id, ExecID: execID})
-		return err
+		return fail(err)
 	}
 	if _, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: execID}); err != nil {
-		stdio.Cancel()
-		_ = remove() // it never ran; the task's own end removes it too
-		return 0, commandError(kind(err))
+		return fail(err)
 	}
 	close(runs)
 	if e.Resize != nil {
 		go r.resizeExec(after, id, execID, e.Resize, ended)
 	}
-	wait := func(ctx context.Context) (uint32, error) {
-		got, err := r.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
-		return got.GetExitStatus(), err
-	}
 	code, err := wait(ctx)
-	if err != nil && ctx.Err() != nil {
-		if _, err := r.tasks.Kill(after, &tasks.KillRequest{ContainerID: id, ExecID: execID, Signal: uint32(syscall.SIGKILL)}); err == nil {
-			_, _ = wait(after)
-		}
-		stdio.Cancel()
-		return 0, errors.Join(ctx.Err(), remove())
-	}
 	if err != nil {
-		stdio.Cancel()
-		return 0, err
+		return fail(err)
 	}
 	// Its end of the FIFOs closes with it: then everything has been copied.
-	if err := remove(); err != nil && !errors.Is(kind(err), container.ErrNotFound) {
-		stdio.Cancel()
-		return 0, err
+	if err := remove(after); err != nil && !errors.Is(kind(err), container.ErrNotFound) {
+		return fail(err)
 	}
 	stdio.Wait()
 	return int(code), nil
 }
+
+// cleanTimeout is how long a process whose time is over may take to go.
+const cleanTimeout = 10 * time.Second
 
 // input ends a process's standard input when it is read to its end: the shim
 // keeps it open until it is told so, once the process runs.
