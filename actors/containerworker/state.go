@@ -22,6 +22,7 @@ const (
 	shown        = 2 * time.Second  // how long a failure stands before the back-off it causes
 	soon         = 500 * time.Millisecond
 	overdue      = 10 * time.Second // an answer of images that takes longer was lost with it
+	lived        = time.Second      // what is removed after so long was not in a loop
 	recheck      = 2 * time.Second  // after a kill that nothing was heard of
 )
 
@@ -612,7 +613,9 @@ func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *co
 	case t.Reason == pod.ReasonStartError:
 		ran = 0
 	case s.since.IsZero(): // adopted
-		ran = t.FinishedAt.Sub(t.StartedAt.Time)
+		if ran = t.FinishedAt.Sub(t.StartedAt.Time); t.FinishedAt.IsZero() {
+			ran = now.Sub(t.StartedAt.Time)
+		}
 		if s.phase == checking && !t.FinishedAt.IsZero() {
 			late = now.Sub(t.FinishedAt.Time)
 		}
@@ -646,6 +649,9 @@ func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *co
 		s.streak = 0
 	}
 	whole := s.delay(s.streak)
+	if t.Reason == pod.ReasonStatusUnknown && ran >= lived {
+		whole = 0 // somebody removed it: that is no crash
+	}
 	s.streak++
 	delay := whole - max(late, 0)
 	if delay <= 0 {

@@ -173,6 +173,9 @@ func (m *machine) configured(ctx actor.Context, c configured) {
 
 // look compares the Node object with the machine.
 func (m *machine) look(ctx actor.Context) {
+	if m.watch == nil {
+		return // a message of an earlier life: it has not begun
+	}
 	node := m.node(ctx)
 	if n, ok := m.state.configure(node); ok {
 		runtime := m.config.Runtime

@@ -304,8 +304,8 @@ func (s *state) happened(e container.Event) []effect {
 // reported takes a pod's status.
 func (s *state) reported(r pod.Report) []effect {
 	e := s.entries[r.UID]
-	if e == nil {
-		return nil
+	if e == nil || !e.kept {
+		return nil // or it is of a worker that was restarted since
 	}
 	e.status, e.number = r.Status, r.Number
 	return s.touch(r.UID)

@@ -47,6 +47,7 @@ type workers struct {
 	writer      *writer.Writer
 	state       state
 	cursor      feed.Cursor
+	mark        *mark // of the cursor
 	unsubscribe func()
 	children    map[types.UID]*actor.PID
 	uids        map[string]types.UID // by the child's PID
@@ -55,8 +56,9 @@ type workers struct {
 
 // What the actor tells itself.
 type (
-	woken      struct{} // the feed has something
-	sweep      struct{} // it is time to look the machine over
+	mark       struct{ _ byte }       // tells cursors apart, also of an earlier life
+	woken      struct{ cursor *mark } // the feed has something
+	sweep      struct{}               // it is time to look the machine over
 	lookAgain  struct{}
 	flushAgain struct{}
 	listed     struct {
@@ -86,7 +88,9 @@ func (w *workers) Receive(ctx actor.Context) {
 	case writer.Retry:
 		w.writer.Retry(ctx, m)
 	case woken:
-		w.pull(ctx)
+		if m.cursor == w.mark {
+			w.pull(ctx)
+		}
 	case container.Event:
 		w.apply(ctx, w.state.happened(m))
 	case listed:
@@ -158,7 +162,9 @@ func (w *workers) follow(ctx actor.Context) {
 		w.cursor.Close()
 	}
 	self, root := ctx.Self(), ctx.ActorSystem().Root
-	w.cursor = w.config.Feed.WatchPods(seq, func() { root.Send(self, woken{}) })
+	m := new(mark)
+	w.mark = m
+	w.cursor = w.config.Feed.WatchPods(seq, func() { root.Send(self, woken{m}) })
 	w.apply(ctx, w.state.bound(pods))
 }
 
@@ -231,7 +237,8 @@ func (w *workers) spawn(ctx actor.Context, uid types.UID, name string) {
 	if err != nil {
 		panic(fmt.Errorf("start the worker of pod %s: %w", name, err))
 	}
-	ctx.Watch(pid)
+	// A parent is told of its children's ends without watching them; one that
+	// watches them too is told twice, the second time perhaps in its next life.
 	w.children[uid], w.uids[pid.Id] = pid, uid
 }
 

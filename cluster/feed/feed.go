@@ -5,6 +5,7 @@ package feed
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -93,27 +94,31 @@ func (l *local) WatchPods(from uint64, wake func()) Cursor {
 
 // WatchNode is woken by changes of any Node; only this machine's is decoded.
 func (l *local) WatchNode(wake func()) NodeWatch {
-	return &nodeWatch{local: l, cursor: l.hub.Subscribe(l.hub.Seq(), wake, nodeResource)}
+	w := &nodeWatch{local: l}
+	w.cursor = l.hub.Subscribe(l.hub.Seq(), func() {
+		w.woken.Store(true)
+		wake()
+	}, nodeResource)
+	return w
 }
 
 type nodeWatch struct {
 	*local
 	cursor *journal.Cursor
+	woken  atomic.Bool // the cursor may be read, which arms wake again
 }
 
 func (w *nodeWatch) Close() { w.cursor.Close() }
 
 func (w *nodeWatch) Node() (*corev1.Node, bool, error) {
 	const most = 1000
-	for {
-		// What changed does not matter: the present object is read below.
-		// Reading to the end arms wake again.
+	for w.woken.Swap(false) { // what changed does not matter: the present object is read below
 		changed, _, err := w.cursor.Next(most)
 		if err != nil { // too far behind: begin at the present
 			return nil, false, fmt.Errorf("follow %s: %w", nodeResource, err)
 		}
-		if len(changed) < most {
-			break
+		if len(changed) == most {
+			w.woken.Store(true)
 		}
 	}
 	r, ok := w.hub.Get(api.Key{Resource: nodeResource, Name: w.node})
