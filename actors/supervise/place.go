@@ -102,7 +102,9 @@ func (p *place) mailbox() actor.Mailbox {
 }
 
 // box lets no restart follow a stop: the library would bring the stopped actor
-// back to life, in nobody's sight.
+// back to life, in nobody's sight. And it lets no message follow either of
+// them: while the actor waits for its children to end it could make another
+// one, which nobody would stop, and wait for it for ever.
 type box struct {
 	actor.Mailbox
 	mu       sync.Mutex
@@ -115,12 +117,14 @@ func (b *box) PostSystemMessage(message any) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.stopping = true
+		b.Mailbox.PostSystemMessage(&actor.SuspendMailbox{})
 	case *actor.Restart:
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if b.stopping {
 			return
 		}
+		b.Mailbox.PostSystemMessage(&actor.SuspendMailbox{}) // until it has started again
 	}
 	b.Mailbox.PostSystemMessage(message)
 }
@@ -144,8 +148,8 @@ func (p *place) receive(next actor.ReceiverFunc) actor.ReceiverFunc {
 			}
 		}()
 		p.enter(original)
-		if _, ok := original.(*actor.Terminated); ok && p.state == Failed {
-			return // this instance is broken and about to be replaced
+		if _, ok := original.(*actor.Terminated); ok && p.state != Active {
+			return // this instance is broken, or on its way out: it must not make a child anew
 		}
 		if e = mailbox.Open(e); e == nil {
 			return

@@ -600,3 +600,51 @@ func TestTwoFailuresPastTheBudgetEscalateOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestNobodyMakesChildrenOnTheWayOut: while an actor waits for its children to
+// end, it hears nothing that could make it start another one.
+func TestNobodyMakesChildrenOnTheWayOut(t *testing.T) {
+	slow := func() actor.Actor {
+		return actor.ReceiveFunc(func(ctx actor.Context) {
+			if _, ok := ctx.Message().(*actor.Stopping); ok {
+				time.Sleep(time.Second)
+			}
+		})
+	}
+	tree := func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.RestForOne, supervise.LeafBudget,
+			supervise.Leaf("first", "", j.scripted("first")),
+			supervise.Family("pods", "", supervise.LeafBudget, j.scripted("pods")))
+	}
+	late := spawn{supervise.Leaf("late", "", slow)}
+	t.Run("of a restart", func(t *testing.T) {
+		run(t, tree, func(w *world) {
+			w.tell("node/pods", spawn{supervise.Leaf("slow", "", slow)})
+			w.tell("node/first", crash{"boom"})
+			w.tell("node/pods", late) // heard when it has started again
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if s := w.status("node/pods"); s.State != supervise.Active || s.Restarts != 1 {
+				t.Errorf("pods: %+v", s)
+			}
+			if s := w.status("node/pods/late"); s.State != supervise.Active {
+				t.Errorf("late: %+v", s)
+			}
+		})
+	})
+	t.Run("of a stop", func(t *testing.T) {
+		run(t, tree, func(w *world) {
+			w.tell("node/pods", spawn{supervise.Leaf("slow", "", slow)})
+			w.tree.BeginStop()
+			synctest.Wait()
+			w.tell("node/pods", late)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			select {
+			case <-w.tree.Done():
+			default:
+				t.Errorf("stopped, and still there: %+v", w.tree.Actors())
+			}
+		})
+	})
+}
