@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -114,7 +115,7 @@ func (r *Registry) next(ctx actor.Context) {
 	for r.inFlight == nil && !r.settling && !r.gathers && len(r.waiting) > 0 {
 		b := r.prepare()
 		if len(b.entry.Changes) == 0 && len(b.entry.Commands) == 0 {
-			b.reply(ctx) // nothing changes: reads of the present, refusals, repeated commands
+			r.reply(ctx, b) // nothing changes: reads of the present, refusals, repeated commands
 			continue
 		}
 		r.inFlight = b
@@ -128,7 +129,7 @@ func (r *Registry) proposed(ctx actor.Context, err error) {
 	r.inFlight = nil
 	switch {
 	case err == nil:
-		b.reply(ctx)
+		r.reply(ctx, b)
 		if len(b.requests) > 1 {
 			// Many write: without this the next batch would leave with the first of
 			// those just answered, and the rest would wait for the one after.
@@ -153,21 +154,63 @@ func (r *Registry) proposed(ctx actor.Context, err error) {
 	r.next(ctx)
 }
 
+// reply answers everyone; the batch is durable.
+func (r *Registry) reply(ctx actor.Context, b *batch) {
+	for i, q := range b.requests {
+		answer(ctx, q, b.answers[i])
+	}
+	r.repeat(ctx, func(id string) any {
+		if i, ok := b.ids[id]; ok {
+			return b.answers[i]
+		}
+		return nil
+	})
+}
+
 // noRoom refuses what asks for room and sends the deletes of the batch again.
 func (r *Registry) noRoom(ctx actor.Context, b *batch) {
 	var frees []request
+	refused := map[string]any{}
+	refuse := func(q request) {
+		m := &command.Committed{ID: q.commit.ID, Err: insufficientStorage()}
+		refused[q.commit.ID] = m
+		answer(ctx, q, m)
+	}
 	for _, q := range b.requests {
 		if q.commit == nil || onlyDeletes(q.commit) {
 			frees = append(frees, q)
-			continue
+		} else {
+			refuse(q)
 		}
-		answer(ctx, q, &command.Committed{ID: q.commit.ID, Err: insufficientStorage()})
 	}
-	if len(frees) == len(b.requests) {
-		b.fail(ctx, insufficientStorage())
-		return
+	if len(refused) == 0 { // and the deletes do not fit either
+		for _, q := range frees {
+			if q.commit == nil {
+				answer(ctx, q, &command.Synced{})
+			} else {
+				refuse(q)
+			}
+		}
+		frees = nil
 	}
+	r.repeat(ctx, func(id string) any { return refused[id] })
 	r.waiting = append(frees, r.waiting...)
+}
+
+// repeat gives those that ask the same again, while it was under way, the
+// answer that given has for their ID: what was refused must not be carried out
+// after all.
+func (r *Registry) repeat(ctx actor.Context, given func(id string) any) {
+	r.waiting = slices.DeleteFunc(r.waiting, func(q request) bool {
+		if q.commit == nil || q.commit.ID == "" {
+			return false
+		}
+		m := given(q.commit.ID)
+		if m != nil {
+			answer(ctx, q, m)
+		}
+		return m != nil
+	})
 }
 
 // settle waits until the journal has applied all that was in flight before.

@@ -221,3 +221,32 @@ func TestFinalizersHoldADelete(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatWasRefusedIsNotCarriedOutAfterAll(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		w.Journal.SetFaults(model.Faults{NoRoom: 0.5})
+		registry := w.System.NewLocalPID(actors.RegistryPath)
+		for i := range 50 {
+			name := fmt.Sprint("c", i)
+			var futures []interface{ Result() (any, error) }
+			for range 2 { // the second is who lost patience with the first
+				futures = append(futures, w.System.Root.RequestFuture(registry, &command.Commit{
+					ID: name, Changes: []command.Change{{Op: command.Create, Key: key(name), Object: configMap(name)}},
+				}, time.Minute))
+			}
+			synctest.Wait()
+			w.Advance(time.Second)
+			var refused []bool
+			for _, f := range futures {
+				answer, err := f.Result()
+				if err != nil {
+					t.Fatal(err)
+				}
+				refused = append(refused, answer.(*command.Committed).Err != nil)
+			}
+			if there := w.Get(key(name)) != nil; refused[0] == there || refused[1] == there {
+				t.Fatalf("%s: refused %v, and it is there: %t", name, refused, there)
+			}
+		}
+	})
+}

@@ -31,7 +31,8 @@ const (
 // batch is what goes to the journal at once, with the answers that it earns.
 type batch struct {
 	requests []request
-	answers  []any // beside requests
+	answers  []any          // beside requests
+	ids      map[string]int // where the answer to a command is
 	entry    journal.Entry
 	size     int
 	staged   map[api.Key]staged // what earlier changes of this batch do
@@ -47,10 +48,10 @@ type staged struct {
 // prepare takes requests off the queue until the batch is full.
 func (r *Registry) prepare() *batch {
 	b := &batch{
+		ids:    map[string]int{},
 		staged: map[api.Key]staged{},
 		entry:  journal.Entry{Epoch: r.config.Epoch, Base: r.config.Journal.Hub().Seq(), Time: r.work.Now().UnixNano()},
 	}
-	ids := map[string]int{}
 	for len(r.waiting) > 0 {
 		q := r.waiting[0]
 		if q.commit != nil && len(b.requests) > 0 && (len(b.entry.Changes)+len(q.commit.Changes) > batchChanges || b.size > batchBytes) {
@@ -61,10 +62,10 @@ func (r *Registry) prepare() *batch {
 		switch {
 		case q.commit == nil:
 			b.answers = append(b.answers, &command.Synced{})
-		case q.commit.ID != "" && has(ids, q.commit.ID):
-			b.answers = append(b.answers, b.answers[ids[q.commit.ID]])
+		case q.commit.ID != "" && has(b.ids, q.commit.ID):
+			b.answers = append(b.answers, b.answers[b.ids[q.commit.ID]])
 		default:
-			ids[q.commit.ID] = len(b.answers)
+			b.ids[q.commit.ID] = len(b.answers)
 			b.answers = append(b.answers, r.carryOut(b, q.commit))
 		}
 	}
@@ -72,13 +73,6 @@ func (r *Registry) prepare() *batch {
 }
 
 func has(m map[string]int, k string) bool { _, ok := m[k]; return ok }
-
-// reply answers everyone; the batch is durable.
-func (b *batch) reply(ctx actor.Context) {
-	for i, q := range b.requests {
-		answer(ctx, q, b.answers[i])
-	}
-}
 
 // fail answers everyone that nothing is known to be written.
 func (b *batch) fail(ctx actor.Context, err error) {
