@@ -13,6 +13,7 @@ import (
 
 var (
 	oneSeed   = flag.Uint64("seed", 0, "run the simulation's scenarios with this seed alone, and print the trace's end")
+	allTrace  = flag.Bool("trace", false, "with -seed, print the whole trace")
 	manySeeds = flag.Uint64("seeds", 100, "run the simulation's scenarios with this number of seeds")
 )
 
@@ -64,6 +65,7 @@ func try(name string, seed uint64, scenario func(*World), twice bool) (report st
 
 func once(seed uint64, scenario func(*World)) (w *World, err error) {
 	w = New(seed)
+	w.loud = *allTrace && *oneSeed != 0
 	defer func() {
 		if r := recover(); r != nil && w.wrong == nil {
 			w.wrong = fmt.Errorf("panic: %v\n%s", r, debug.Stack())

@@ -15,6 +15,7 @@ import (
 	"hash/fnv"
 	"io"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"github.com/google/uuid"
@@ -45,6 +46,7 @@ type World struct {
 
 	digest hash.Hash64
 	recent []string
+	loud   bool // the trace goes to standard error too
 }
 
 // Wire is what befalls messages between hosts.
@@ -104,6 +106,9 @@ const recentMax = 200
 func (w *World) trace(line string) {
 	line = fmt.Sprintf("%12s %s\n", w.now, line)
 	_, _ = io.WriteString(w.digest, line) // a hash takes everything
+	if w.loud {
+		_, _ = io.WriteString(os.Stderr, line)
+	}
 	if len(w.recent) >= 2*recentMax {
 		w.recent = append(w.recent[:0], w.recent[recentMax:]...)
 	}

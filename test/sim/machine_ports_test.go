@@ -1,0 +1,345 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/troupe-sh/troupe/runtime/container"
+	"github.com/troupe-sh/troupe/runtime/container/fake"
+	"github.com/troupe-sh/troupe/runtime/host"
+)
+
+var hostAddr = netip.MustParseAddr("192.0.2.1")
+
+// images are what the machine has, by what their containers do.
+var images = map[string]fake.Behaviour{
+	"app:1":  {},
+	"deaf:1": {IgnoreTERM: true},
+	"slow:1": {TermAfter: 3 * time.Second},
+	"done:1": {Exits: true, ExitAfter: 4 * time.Second, Message: "done"},
+	"fail:1": {Exits: true, ExitAfter: 2 * time.Second, ExitCode: 3},
+	"oom:1":  {Exits: true, ExitAfter: 5 * time.Second, OOM: true},
+	"bad:1":  {FailStart: fmt.Errorf("exec: no such file: %w", container.ErrInvalid)},
+}
+
+// faults are the shares of calls that fail, before their deed or after it.
+type faults struct{ before, after float64 }
+
+var errBroken = errors.New("input/output error")
+
+// call is one call of a port by the agent: done, perhaps, and answered, perhaps.
+// A dead agent's calls do nothing.
+func (m *machine) call(what string, life *life, do func() error) error {
+	if life.over() {
+		return context.Canceled
+	}
+	if m.killAt > 0 {
+		if m.killAt--; m.killAt == 0 {
+			return m.die(what, do)
+		}
+	}
+	chance := m.w.Rand().Float64()
+	if chance < m.faults.before {
+		m.w.Note("%s fails", what)
+		return fmt.Errorf("%s: %w", what, errBroken)
+	}
+	err := do()
+	m.w.Note("%s: %v", what, err)
+	if err == nil && m.faults.before <= chance && chance < m.faults.before+m.faults.after {
+		m.w.Note("%s loses its answer", what)
+		return fmt.Errorf("%s: %w", what, errBroken)
+	}
+	return err
+}
+
+// die ends the agent before a call has done its deed, or after it.
+func (m *machine) die(what string, do func() error) error {
+	if m.w.Rand().IntN(2) == 0 {
+		m.w.Note("%s, and then dies: %v", what, do())
+	} else {
+		m.w.Note("dies before %s", what)
+	}
+	m.kill()
+	m.died()
+	return context.Canceled
+}
+
+// portal is the runtime as one life of the agent reaches it.
+type portal struct {
+	container.Runtime
+	m    *machine
+	life *life
+}
+
+func newPortal(m *machine) *portal { return &portal{Runtime: m.runtime, m: m, life: m.host.life} }
+
+func (p *portal) call(what string, do func() error) error { return p.m.call(what, p.life, do) }
+
+// Version implements [container.Runtime].
+func (p *portal) Version(ctx context.Context) (v string, err error) {
+	err = p.call("Version", func() (err error) { v, err = p.Runtime.Version(ctx); return err })
+	return v, err
+}
+
+// Configure implements [container.Runtime].
+func (p *portal) Configure(ctx context.Context, n container.Network) error {
+	return p.call("Configure", func() error { return p.Runtime.Configure(ctx, n) })
+}
+
+// RunSandbox implements [container.Runtime].
+func (p *portal) RunSandbox(ctx context.Context, s container.SandboxSpec) (box container.Sandbox, err error) {
+	p.m.audit.changed()
+	err = p.call("RunSandbox "+s.ID, func() (err error) { box, err = p.Runtime.RunSandbox(ctx, s); return err })
+	return box, err
+}
+
+// RemoveSandbox implements [container.Runtime].
+func (p *portal) RemoveSandbox(ctx context.Context, id string) error {
+	return p.call("RemoveSandbox "+id, func() error {
+		p.m.audit.ends("RemoveSandbox", func(c container.Container) bool { return c.Sandbox == id })
+		return p.Runtime.RemoveSandbox(ctx, id)
+	})
+}
+
+// Sandboxes implements [container.Runtime].
+func (p *portal) Sandboxes(ctx context.Context) (all []container.Sandbox, err error) {
+	err = p.call("Sandboxes", func() (err error) { all, err = p.Runtime.Sandboxes(ctx); return err })
+	return all, err
+}
+
+// Create implements [container.Runtime].
+func (p *portal) Create(ctx context.Context, s container.Spec) error {
+	return p.call("Create "+s.ID, func() error {
+		err := p.Runtime.Create(ctx, s)
+		if err == nil {
+			p.m.disk.log(types.UID(s.Pod.UID), s.LogPath)
+		}
+		return err
+	})
+}
+
+// Start implements [container.Runtime].
+func (p *portal) Start(ctx context.Context, id string) error {
+	return p.call("Start "+id, func() error {
+		before, _ := p.Runtime.Container(ctx, id)
+		err := p.Runtime.Start(ctx, id)
+		if err == nil && before.State == container.Created {
+			p.m.audit.started(before)
+		}
+		return err
+	})
+}
+
+// Signal implements [container.Runtime].
+func (p *portal) Signal(ctx context.Context, id string, sig syscall.Signal) error {
+	return p.call(fmt.Sprintf("Signal %s %d", id, sig), func() error {
+		p.m.audit.ends("Signal", func(c container.Container) bool { return c.ID == id })
+		return p.Runtime.Signal(ctx, id, sig)
+	})
+}
+
+// Remove implements [container.Runtime].
+func (p *portal) Remove(ctx context.Context, id string) error {
+	return p.call("Remove "+id, func() error {
+		p.m.audit.ends("Remove", func(c container.Container) bool { return c.ID == id })
+		return p.Runtime.Remove(ctx, id)
+	})
+}
+
+// Container implements [container.Runtime].
+func (p *portal) Container(ctx context.Context, id string) (c container.Container, err error) {
+	err = p.call("Container "+id, func() (err error) { c, err = p.Runtime.Container(ctx, id); return err })
+	return c, err
+}
+
+// Containers implements [container.Runtime].
+func (p *portal) Containers(ctx context.Context) (all []container.Container, err error) {
+	err = p.call("Containers", func() (err error) { all, err = p.Runtime.Containers(ctx); return err })
+	return all, err
+}
+
+// Image implements [container.Runtime].
+func (p *portal) Image(ctx context.Context, name string) (i container.Image, err error) {
+	err = p.call("Image "+name, func() (err error) { i, err = p.Runtime.Image(ctx, name); return err })
+	return i, err
+}
+
+// Subscribe implements [container.Runtime]. Events take their time, in order;
+// while the devil drops them they are lost, and some come twice.
+func (p *portal) Subscribe(f func(container.Event)) (stop func()) {
+	w, last := p.m.w, time.Duration(0)
+	over := false
+	deliver := func(e container.Event) {
+		last = max(last, w.now+w.delay(time.Millisecond, 20*time.Millisecond, time.Second))
+		w.after(last-w.now, p.life, func() {
+			if !over {
+				f(e)
+			}
+		})
+		last++ // nothing of one instant overtakes
+	}
+	end := p.Runtime.Subscribe(func(e container.Event) {
+		if p.life.over() || p.m.dropping && e.Kind != container.Gap {
+			return
+		}
+		deliver(e)
+		if w.Rand().IntN(20) == 0 {
+			deliver(e)
+		}
+	})
+	return func() {
+		over = true
+		end()
+	}
+}
+
+// memoryDisk is an actors.Disk in memory.
+type memoryDisk struct {
+	m    *machine
+	ends map[types.UID]time.Time
+	logs map[types.UID]map[string]bool
+}
+
+func newMemoryDisk(m *machine) *memoryDisk {
+	return &memoryDisk{m: m, ends: map[types.UID]time.Time{}, logs: map[types.UID]map[string]bool{}}
+}
+
+func (d *memoryDisk) log(uid types.UID, path string) {
+	if d.logs[uid] == nil {
+		d.logs[uid] = map[string]bool{}
+	}
+	d.logs[uid][path] = true
+}
+
+// reboot voids the records of the boot that was.
+func (d *memoryDisk) reboot() { d.ends = map[types.UID]time.Time{} }
+
+func (d *memoryDisk) pods() []types.UID {
+	all := map[types.UID]bool{}
+	for uid := range d.ends {
+		all[uid] = true
+	}
+	for uid := range d.logs {
+		all[uid] = true
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// SaveGrace implements actors.Disk.
+func (d *memoryDisk) SaveGrace(_ context.Context, uid types.UID, left time.Duration) error {
+	return d.m.call("SaveGrace "+string(uid), d.m.runtimeLife, func() error {
+		d.ends[uid] = d.m.w.Now().Add(left)
+		return nil
+	})
+}
+
+// Grace implements actors.Disk.
+func (d *memoryDisk) Grace(_ context.Context, uid types.UID) (left time.Duration, ok bool, err error) {
+	err = d.m.call("Grace "+string(uid), d.m.runtimeLife, func() error {
+		var end time.Time
+		end, ok = d.ends[uid]
+		left = max(end.Sub(d.m.w.Now()), 0)
+		return nil
+	})
+	return left, ok, err
+}
+
+// Pods implements actors.Disk.
+func (d *memoryDisk) Pods(context.Context) (uids []types.UID, err error) {
+	err = d.m.call("list files", d.m.runtimeLife, func() error { uids = d.pods(); return nil })
+	return uids, err
+}
+
+// Remove implements actors.Disk.
+func (d *memoryDisk) Remove(_ context.Context, uid types.UID) error {
+	return d.m.call("remove files "+string(uid), d.m.runtimeLife, func() error {
+		delete(d.ends, uid)
+		delete(d.logs, uid)
+		return nil
+	})
+}
+
+// RemoveLog implements actors.Disk.
+func (d *memoryDisk) RemoveLog(_ context.Context, path string) error {
+	return d.m.call("remove log "+path, d.m.runtimeLife, func() error {
+		for uid, logs := range d.logs {
+			if delete(logs, path); len(logs) == 0 {
+				delete(d.logs, uid)
+			}
+		}
+		return nil
+	})
+}
+
+// TerminationMessage implements actors.Disk.
+func (d *memoryDisk) TerminationMessage(_ context.Context, c container.Container, _ corev1.TerminationMessagePolicy) string {
+	return d.m.runtime.Message(c.ID)
+}
+
+// memoryVolumes is a volumes.Port in memory.
+type memoryVolumes struct {
+	m    *machine
+	have map[types.UID]bool
+}
+
+func newMemoryVolumes(m *machine) *memoryVolumes {
+	return &memoryVolumes{m: m, have: map[types.UID]bool{}}
+}
+
+// reboot keeps what is on disk.
+func (v *memoryVolumes) reboot() {}
+
+// Setup implements volumes.Port.
+func (v *memoryVolumes) Setup(_ context.Context, p *corev1.Pod) (mounts map[string][]container.Mount, err error) {
+	err = v.m.call("set up volumes "+string(p.UID), v.m.runtimeLife, func() error {
+		v.have[p.UID] = true
+		mounts = map[string][]container.Mount{}
+		for _, c := range p.Spec.Containers {
+			mounts[c.Name] = []container.Mount{{HostPath: "/pods/" + string(p.UID), ContainerPath: "/data"}}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return mounts, nil
+}
+
+// Teardown implements volumes.Port. What runs must not lose what it has mounted.
+func (v *memoryVolumes) Teardown(ctx context.Context, uid types.UID) error {
+	return v.m.call("take down volumes "+string(uid), v.m.runtimeLife, func() error {
+		for _, c := range v.m.audit.containers() {
+			if c.Pod.UID == string(uid) && c.State == container.Running && !v.m.audit.foreign[c.ID] {
+				v.m.w.Failf("the volumes of %s go while its container %s runs", uid, c.ID)
+			}
+		}
+		delete(v.have, uid)
+		return nil
+	})
+}
+
+// Pods implements volumes.Port.
+func (v *memoryVolumes) Pods(context.Context) (uids []types.UID, err error) {
+	err = v.m.call("list volumes", v.m.runtimeLife, func() error { uids = slices.Sorted(maps.Keys(v.have)); return nil })
+	return uids, err
+}
+
+// facts are the machine's.
+type facts struct{ m *machine }
+
+// Facts implements machine.Host.
+func (f facts) Facts(context.Context) (host.Facts, error) {
+	return host.Facts{
+		Addr: hostAddr, OS: "linux", Arch: "amd64", BootID: fmt.Sprintf("boot-%d", f.m.boots),
+		CPUs: 8, Memory: 16 << 30, MemoryFree: 8 << 30, Storage: 100 << 30, StorageFree: 50 << 30, PIDs: 100, PIDsMax: 4 << 20,
+	}, nil
+}
