@@ -137,7 +137,9 @@ func (s *state) owner(object api.Object, ref metav1.OwnerReference) (owner api.O
 		}
 		namespace := ""
 		if k.Namespaced {
-			namespace = object.GetNamespace()
+			if namespace = object.GetNamespace(); namespace == "" {
+				return nil, false // nothing in a namespace can own what is in none: it says nothing
+			}
 		}
 		owner := reconcile.Lookup(s.hub)(k.Key(namespace, ref.Name))
 		if owner == nil || owner.GetUID() != ref.UID {
@@ -218,7 +220,7 @@ func (s *state) look(record *journal.Record, now time.Time) []command.Change {
 		freed := object.DeepCopyObject().(api.Object)
 		freed.SetFinalizers(slices.DeleteFunc(freed.GetFinalizers(), func(x string) bool { return x == f }))
 		changes := []command.Change{update(freed)}
-		if _, isPod := object.(*corev1.Pod); len(freed.GetFinalizers()) == 0 && !isPod {
+		if len(freed.GetFinalizers()) == 0 && !finishedElsewhere(object) {
 			changes = append(changes, command.Change{Op: command.Delete, Key: record.Key, UID: object.GetUID()})
 		}
 		return changes
@@ -254,6 +256,16 @@ func (s *state) look(record *journal.Record, now time.Time) []command.Change {
 		return []command.Change{update(kept)}
 	}
 	return nil
+}
+
+// finishedElsewhere tells whether more than finalizers stands between object
+// and its end: a pod's machine stops it, and a namespace is emptied first.
+func finishedElsewhere(object api.Object) bool {
+	switch object.(type) {
+	case *corev1.Pod, *corev1.Namespace:
+		return true
+	}
+	return false
 }
 
 // finalize frees the dependents of an object that leaves them behind.

@@ -136,3 +136,15 @@ func TestARestartedCollectorFindsWhatItMissed(t *testing.T) {
 		}
 	})
 }
+
+func TestNothingInANamespaceOwnsWhatIsInNone(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		w.Create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: "v1", Kind: "ConfigMap", Name: "a", UID: w.Create(owned("a")).GetUID()},
+		}}})
+		w.Advance(time.Minute)
+		if w.Get(api.Key{Resource: "nodes", Name: "n"}) == nil {
+			t.Error("the node was deleted")
+		}
+	})
+}

@@ -69,3 +69,22 @@ func TestADeletedNamespaceTakesAllAlong(t *testing.T) {
 		}
 	})
 }
+
+func TestANamespaceIsEmptiedHoweverItIsDeleted(t *testing.T) {
+	for _, finalizer := range []string{metav1.FinalizerDeleteDependents, metav1.FinalizerOrphanDependents} {
+		controltest.Run(t, func(w *controltest.World) {
+			w.Create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x", Finalizers: []string{finalizer}}})
+			w.Create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "a", Finalizers: []string{"example.com/hold"}}})
+			w.Delete(key("x"))
+			w.Advance(time.Minute)
+			if w.Get(key("x")) == nil {
+				t.Fatalf("%s: it went before its content", finalizer)
+			}
+			controltest.Update(w, api.Key{Resource: "configmaps", Namespace: "x", Name: "a"}, func(c *corev1.ConfigMap) { c.Finalizers = nil })
+			w.Advance(time.Minute)
+			if w.Get(key("x")) != nil || len(w.Names("configmaps", "x")) != 0 {
+				t.Errorf("%s: the namespace or its content stayed", finalizer)
+			}
+		})
+	}
+}
