@@ -62,11 +62,15 @@ const (
 func (d *Door) write(ctx context.Context, verb string, changes ...command.Change) (api.Object, error) {
 	c := changes[0]
 	commit := &command.Commit{ID: commandID(ctx, verb, c), Actor: userName(ctx), Changes: changes}
+	unknown := false
 	for wait := unknownAgain; ; wait = min(2*wait, unknownAgainMax) {
 		done, err := d.commit(ctx, commit)
 		if err == nil {
 			err = done.Err
 		}
+		// Who cannot take the question says nothing of the first time.
+		unknown = errors.Is(err, journal.ErrUnknownOutcome) ||
+			unknown && (apierrors.IsServiceUnavailable(err) || apierrors.IsTooManyRequests(err))
 		if err == nil {
 			if len(done.Results) != len(changes) {
 				return nil, fmt.Errorf("%s %s: the registry gave %d answers to %d changes", verb, c.Key, len(done.Results), len(changes))
@@ -80,7 +84,7 @@ func (d *Door) write(ctx context.Context, verb string, changes ...command.Change
 			}
 			return last, nil
 		}
-		if !errors.Is(err, journal.ErrUnknownOutcome) {
+		if !unknown {
 			return nil, err
 		}
 		select {

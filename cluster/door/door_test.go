@@ -183,3 +183,23 @@ func TestPinsAreFewAndShortLived(t *testing.T) {
 		}
 	})
 }
+
+func TestARefusalToBeAskedDoesNotMakeAnOutcomeKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		d := New(Config{Commit: func(_ context.Context, c *command.Commit) (*command.Committed, error) {
+			switch asked++; asked {
+			case 1:
+				return nil, journal.ErrUnknownOutcome
+			case 2:
+				return nil, apierrors.NewServiceUnavailable("no leader right now")
+			case 3:
+				return &command.Committed{ID: c.ID, Err: apierrors.NewTooManyRequests("too many", 1)}, nil
+			}
+			return &command.Committed{ID: c.ID, Results: []command.Result{{Object: change.Object}}}, nil
+		}})
+		if o, err := d.write(t.Context(), "create", change); err != nil || o != change.Object || asked != 4 {
+			t.Errorf("asked %d times, got %v, %v", asked, o, err)
+		}
+	})
+}
