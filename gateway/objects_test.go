@@ -70,6 +70,11 @@ func TestObjectsAreCreatedReadChangedAndDeleted(t *testing.T) {
 			if _, err := maps.Create(ctx, configMap(name), none); !apierrors.IsAlreadyExists(err) || err.Error() != fmt.Sprintf("configmaps %q already exists", name) {
 				t.Errorf("a name twice: %v", err)
 			}
+			copied := made.DeepCopy()
+			copied.Name += "-copy"
+			if _, err := maps.Create(ctx, copied, none); err == nil || !strings.Contains(err.Error(), "resourceVersion should not be set") {
+				t.Errorf("a create with a version: %v", err)
+			}
 			made.Data["b"] = "2"
 			changed := must[*corev1.ConfigMap](t)(maps.Update(ctx, made, metav1.UpdateOptions{}))
 			if changed.Data["b"] != "2" || changed.ResourceVersion == made.ResourceVersion || changed.UID != made.UID {
@@ -260,6 +265,19 @@ func TestADryRunWritesNothing(t *testing.T) {
 	}
 	if s.Journal.Hub().Seq() != before {
 		t.Error("it was written")
+	}
+	p := pod("waits")
+	made := must[*corev1.Pod](t)(client.CoreV1().Pods("default").Create(ctx, p, none))
+	made.Annotations = map[string]string{"a": "1"}
+	made.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse}}
+	s.Change(command.Change{Op: command.Update, Key: api.KeyOf(made), Object: made})
+	if err := client.CoreV1().Pods("default").Bind(ctx, &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Name: "waits", Annotations: map[string]string{"a": "2"}}, Target: corev1.ObjectReference{Kind: "Node", Name: "n"},
+	}, metav1.CreateOptions{DryRun: dry}); err != nil {
+		t.Error(err)
+	}
+	if got := must[*corev1.Pod](t)(client.CoreV1().Pods("default").Get(ctx, "waits", metav1.GetOptions{})); got.Annotations["a"] != "1" || got.Status.Conditions[0].Status != corev1.ConditionFalse {
+		t.Errorf("a dry run changed what others read: %v %v", got.Annotations, got.Status.Conditions)
 	}
 	kept := must[*corev1.ConfigMap](t)(maps.Create(ctx, configMap("b"), none))
 	if err := maps.Delete(ctx, "b", metav1.DeleteOptions{DryRun: dry}); err != nil {

@@ -83,6 +83,9 @@ func (s *kindStorage) Create(ctx context.Context, path string, obj, out runtime.
 	if err != nil {
 		return err
 	}
+	if version, err := s.Versioner().ObjectResourceVersion(obj); err != nil || version != 0 {
+		return storage.ErrResourceVersionSetOnCreate
+	}
 	o, err := s.external(obj)
 	if err != nil {
 		return err
@@ -118,7 +121,7 @@ func (s *kindStorage) Get(ctx context.Context, path string, opts storage.GetOpti
 	if err != nil {
 		return storage.NewCorruptObjError(path, err)
 	}
-	return s.internal(o, out)
+	return s.internal(o.DeepCopyObject().(api.Object), out) // a dry run changes what it gets
 }
 
 // Delete implements [storage.Interface].
