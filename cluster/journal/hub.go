@@ -138,6 +138,7 @@ type Cursor struct {
 // are no others: what a watcher that comes back later starts from. An error is
 // ErrGone: the cursor was too slow, or began too far back.
 func (c *Cursor) Next(max int) (changes []Changed, upTo uint64, err error) {
+	c.take()
 	for {
 		s := c.hub.Snapshot()
 		changes, err = c.read(s, changes, max)
@@ -155,6 +156,13 @@ func (c *Cursor) Close() {
 	c.hub.mu.Lock()
 	defer c.hub.mu.Unlock()
 	c.closed = true
+	c.hub.unpark(c)
+}
+
+// take makes c its reader's own, who may come without having been woken.
+func (c *Cursor) take() {
+	c.hub.mu.Lock()
+	defer c.hub.mu.Unlock()
 	c.hub.unpark(c)
 }
 

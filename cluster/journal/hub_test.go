@@ -242,3 +242,31 @@ func BenchmarkPublishTo1000(b *testing.B) {
 		}
 	}
 }
+
+// A reader may come without having been woken: a message of an earlier wake
+// that lay in its mailbox. The race detector looks on.
+func TestAReaderMayComeUncalled(t *testing.T) {
+	const changes = 500
+	h := NewHub(NewState(decode))
+	cursor := h.Subscribe(0, func() {}, "pods")
+	defer cursor.Close()
+	go func() {
+		s := h.Snapshot()
+		for range changes {
+			s, _ = s.Apply(1, Entry{Epoch: Epoch{1, 1}, Base: s.Seq(), Changes: []Change{set(pod("a"), "1")}})
+			h.Publish(s)
+		}
+	}()
+	for last := uint64(0); last < changes; {
+		found, _, err := cursor.Next(10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range found {
+			if last++; c.Seq != last {
+				t.Fatalf("change %d came after %d", c.Seq, last-1)
+			}
+		}
+		runtime.Gosched()
+	}
+}
