@@ -44,24 +44,38 @@ type state struct {
 	hub    *journal.Hub
 	check  map[api.Key]struct{} // may have lost an owner, or waits for its dependents
 	events []api.Key            // about in the order of their age
+	due    time.Time            // before this none of them has to go
 }
 
 // Reset implements [reconcile.Follower].
 func (s *state) Reset() {
-	s.check, s.events = map[api.Key]struct{}{}, nil
+	s.check, s.events, s.due = map[api.Key]struct{}{}, nil, time.Time{}
+	born := map[api.Key]time.Time{}
 	for _, resource := range Resources() {
 		for _, record := range s.hub.List(resource, "") {
-			s.see(record.Key, reconcile.Object(record))
+			object := reconcile.Object(record)
+			if resource == "events" {
+				s.events = append(s.events, record.Key)
+				born[record.Key] = object.GetCreationTimestamp().Time
+				continue
+			}
+			s.see(record.Key, object)
 		}
 	}
+	slices.SortStableFunc(s.events, func(a, b api.Key) int { return born[a].Compare(born[b]) })
 }
 
 // Changed implements [reconcile.Follower].
 func (s *state) Changed(changes []journal.Changed) {
 	for _, c := range changes {
-		if c.New != nil {
+		switch {
+		case c.New != nil && c.New.Key.Resource == "events":
+			if c.Old == nil {
+				s.events = append(s.events, c.New.Key)
+			}
+		case c.New != nil:
 			s.see(c.New.Key, reconcile.Object(c.New))
-		} else {
+		default:
 			was := reconcile.Object(c.Old)
 			delete(s.check, c.Old.Key)
 			s.dependents(was.GetUID())
@@ -72,12 +86,6 @@ func (s *state) Changed(changes []journal.Changed) {
 
 // see notes what has to be looked at because key now holds object.
 func (s *state) see(key api.Key, object api.Object) {
-	if key.Resource == "events" {
-		if e := object.(*corev1.Event); e.Count <= 1 {
-			s.events = append(s.events, key)
-		}
-		return
-	}
 	if len(object.GetOwnerReferences()) > 0 || finalizes(object) != "" {
 		s.check[key] = struct{}{}
 	}
@@ -168,8 +176,14 @@ func (s *state) Decide(now time.Time) reconcile.Decision {
 
 // expire deletes the events that are old enough, and says when the next one is.
 func (s *state) expire(now time.Time, d *reconcile.Decision) {
+	if rest := s.due.Sub(now); rest > 0 {
+		d.Again = rest
+		return
+	}
+	defer func() { s.due = now.Add(d.Again) }()
 	for range len(s.events) {
 		if len(d.Changes) >= batchObjects {
+			d.Again = 0
 			return
 		}
 		record, ok := s.hub.Get(s.events[0])
@@ -289,7 +303,7 @@ func (s *state) Answered(done []command.Change, results []command.Result, err er
 			continue
 		}
 		if c.Key.Resource == "events" {
-			s.events = append(s.events, c.Key)
+			s.events, s.due = slices.Insert(s.events, 0, c.Key), time.Time{}
 		} else {
 			s.check[c.Key] = struct{}{}
 		}
