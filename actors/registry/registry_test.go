@@ -3,6 +3,7 @@ package registry_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -247,6 +248,55 @@ func TestWhatWasRefusedIsNotCarriedOutAfterAll(t *testing.T) {
 			if there := w.Get(key(name)) != nil; refused[0] == there || refused[1] == there {
 				t.Fatalf("%s: refused %v, and it is there: %t", name, refused, there)
 			}
+		}
+	})
+}
+
+func TestWhatTheJournalCannotHoldHoldsUpNobody(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		strange := configMap("strange")
+		strange.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "Thing", Name: "x", UID: "a\x00b"}}
+		if answer := w.Commit(command.Change{Op: command.Create, Key: key("strange"), Object: strange}); answer.Err != nil || !apierrors.IsBadRequest(answer.Results[0].Err) {
+			t.Errorf("an owner with a zero byte: %+v", answer)
+		}
+		event := &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a\x00b"}}
+		if answer := w.Commit(command.Change{Op: command.Create, Key: api.KeyOf(event), Object: event}); answer.Err != nil || !apierrors.IsBadRequest(answer.Results[0].Err) {
+			t.Errorf("a name with a zero byte: %+v", answer)
+		}
+		huge := configMap("huge")
+		huge.Data["a"] = strings.Repeat("x", 4<<20)
+		if answer := w.Commit(command.Change{Op: command.Create, Key: key("huge"), Object: huge}); answer.Err != nil || !apierrors.IsRequestEntityTooLargeError(answer.Results[0].Err) {
+			t.Errorf("an object of 4 MB: %+v", answer.Err)
+		}
+		w.Create(configMap("after"))
+	})
+}
+
+func TestACommitTooLargeForOneEntryIsDoneInParts(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		var left []command.Change
+		for i := range 20 {
+			c := configMap(fmt.Sprint("c", i))
+			c.Data["a"] = strings.Repeat("x", 1<<20)
+			left = append(left, command.Change{Op: command.Create, Key: api.KeyOf(c), Object: c})
+		}
+		for rounds := 0; len(left) > 0; rounds++ {
+			answer := w.Commit(left...)
+			if answer.Err != nil || rounds > 4 {
+				t.Fatalf("round %d, %d left: %v", rounds, len(left), answer.Err)
+			}
+			var refused []command.Change
+			for i, r := range answer.Results {
+				if apierrors.IsTooManyRequests(r.Err) {
+					refused = append(refused, left[i])
+				} else if r.Err != nil {
+					t.Fatal(r.Err)
+				}
+			}
+			left = refused
+		}
+		if w.Restarts(actors.RegistryPath) != 0 || len(w.Names("configmaps", "default")) != 20 {
+			t.Error("not all is there, or the registry failed")
 		}
 	})
 }

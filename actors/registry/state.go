@@ -26,6 +26,8 @@ import (
 const (
 	batchChanges = 1000
 	batchBytes   = 512 << 10
+	objectBytes  = 3 << 20 // one object, as large as a request may be
+	entryBytes   = 6 << 20 // all of one entry: indexes and notes come on top, and journal.EntryLimit is final
 )
 
 // batch is what goes to the journal at once, with the answers that it earns.
@@ -256,9 +258,18 @@ func (r *Registry) put(b *batch, key api.Key, was staged, object api.Object) (ap
 			return was.object, nil // as it stands already
 		}
 	}
-	version := b.add(journal.Change{
+	change := journal.Change{
 		Key: key, Value: r.config.Seal(key, value), Index: api.Indexes(object), Frees: object.GetDeletionTimestamp() != nil,
-	})
+	}
+	switch err := journal.Check(change); { // it would refuse the whole batch, every time
+	case err != nil:
+		return nil, apierrors.NewBadRequest(err.Error())
+	case len(value) > objectBytes:
+		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("%s has %d bytes, at most %d are stored", key, len(value), objectBytes))
+	case b.size+len(value) > entryBytes:
+		return nil, apierrors.NewTooManyRequests(fmt.Sprintf("%s: the writes asked for with it are too large to be stored at once; try again", key), retryAfter)
+	}
+	version := b.add(change)
 	object = object.DeepCopyObject().(api.Object)
 	object.SetResourceVersion(strconv.FormatUint(version, 10))
 	b.staged[key] = staged{object, value, version}

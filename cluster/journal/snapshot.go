@@ -218,7 +218,7 @@ func (d *decoder) record(m *messages.SnapshotRecord) (*Record, error) {
 		Key: canonical(fromKey(m.GetKey()), nil), Seq: m.GetSequence(), Value: m.GetValue(), Index: m.GetIndex(),
 		decode: d.state.decode,
 	}
-	if err := checkChange(Change{Key: r.Key, Index: r.Index}); err != nil {
+	if err := Check(Change{Key: r.Key, Index: r.Index}); err != nil {
 		return nil, err
 	}
 	if r.Seq == 0 || r.Seq > d.state.seq {

@@ -127,7 +127,7 @@ func (s *State) Apply(term uint64, e Entry) (*State, error) {
 		return nil, fmt.Errorf("%w: entry built on change %d, the last one is %d", ErrRefused, e.Base, s.seq)
 	}
 	for _, c := range e.Changes {
-		if err := checkChange(c); err != nil {
+		if err := Check(c); err != nil {
 			return nil, err
 		}
 	}
@@ -138,8 +138,9 @@ func (s *State) Apply(term uint64, e Entry) (*State, error) {
 	return &next, nil
 }
 
-// checkChange refuses what would not come back from the trees as it went in.
-func checkChange(c Change) error {
+// Check refuses what would not come back from the trees as it went in. An entry
+// with such a change is refused as a whole.
+func Check(c Change) error {
 	if c.Key.Resource == "" || c.Key.Name == "" {
 		return fmt.Errorf("%w: change of %q names no object", ErrRefused, c.Key)
 	}
