@@ -46,6 +46,7 @@ type entry struct {
 	worker  string
 	fresh   bool // it came after the machine was looked over: nothing can be there of it
 	asked   bool // its worker waits for Keep
+	stale   bool // the look under way began before that: it may have missed what its worker did in an earlier life
 	kept    bool // it has had it
 	status  *corev1.PodStatus
 	number  uint64 // of status; 0: nothing to write
@@ -169,7 +170,7 @@ func (s *state) hello(uid types.UID) []effect {
 		e.fresh = false
 		return s.keep(e, pod.Found{})
 	}
-	e.asked = true
+	e.asked, e.stale = true, s.listed && s.listing
 	if !s.listed {
 		return nil // the first look is under way
 	}
@@ -230,6 +231,8 @@ func (s *state) seen(m listed) []effect {
 			f = *found[uid]
 		}
 		switch {
+		case e.asked && e.stale:
+			e.stale = false // the next look is for it
 		case e.asked:
 			todo = append(todo, s.keep(e, f)...)
 		case e.kept && !e.leaving:
