@@ -62,6 +62,7 @@ check: ## go vet, staticcheck, gofumpt
 
 test: check build images ## every test there is: check, unit tests with -race, simulation, real containers
 	@go list ./... | grep -v /test/e2e | xargs go test -race
+	@go test -count=1 -timeout 30m ./test/sim -args -seeds=$(SEEDS)
 	@go test -count=1 -timeout 30m ./test/e2e/...
 
 e2e: build images ## only the tests on real containers (RUN=name for one of them)
