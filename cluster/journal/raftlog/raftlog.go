@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -49,6 +50,8 @@ type Journal struct {
 	running   sync.WaitGroup
 	once      sync.Once
 	closeErr  error
+
+	caughtUp atomic.Bool // leads, and the replica shows what earlier leaders committed
 
 	mu    sync.Mutex // held while heard is called
 	now   journal.Leadership
@@ -249,8 +252,12 @@ func (j *Journal) Barrier(ctx context.Context) error {
 	return lead(j.wait(ctx, j.raft.Barrier(enqueueTime)))
 }
 
-// VerifyLeader implements [journal.Journal].
+// VerifyLeader implements [journal.Journal]. A leader that has just been elected
+// may not have applied yet what was committed before it.
 func (j *Journal) VerifyLeader(ctx context.Context) error {
+	if !j.caughtUp.Load() {
+		return j.Barrier(ctx)
+	}
 	return lead(j.wait(ctx, j.raft.VerifyLeader()))
 }
 
@@ -277,6 +284,7 @@ func (j *Journal) announce(l journal.Leadership) {
 		return
 	}
 	j.now = l
+	j.caughtUp.Store(l.Leader)
 	for _, f := range j.heard {
 		f(l)
 	}
@@ -300,7 +308,7 @@ func (j *Journal) watch() {
 			}
 			of := reign
 			j.running.Go(func() { // not here: raft may wait for the next notice to be taken
-				err := j.raft.Barrier(0).Error()
+				err := j.wait(context.Background(), j.raft.Barrier(0)) // which raft forgets when it shuts down
 				select {
 				case barriers <- reached{of, err}:
 				case <-j.closed:

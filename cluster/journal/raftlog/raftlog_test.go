@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/cluster/journal"
 	"github.com/troupe-sh/troupe/cluster/journal/suite"
 )
@@ -173,5 +175,54 @@ func TestADirectoryHasOneUser(t *testing.T) {
 	defer j.Close()
 	if _, err := Open(Options{Dir: dir, Decode: suite.Decode, Log: testLog(t)}); !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Fatalf("got %v", err)
+	}
+}
+
+// A read that VerifyLeader lets pass sees all that was acknowledged, also in
+// the moments after a start.
+func TestAReadAfterAStartSeesEverything(t *testing.T) {
+	dir := t.TempDir()
+	for round := range 5 {
+		j := openTest(t, dir, &disk{})
+		reigns := make(chan journal.Leadership, 8)
+		j.Leadership(func(l journal.Leadership) { reigns <- l })
+		reign := await(t, reigns, "leadership")
+		for !reign.Leader {
+			reign = await(t, reigns, "leadership")
+		}
+		for i := range 300 {
+			err := j.Propose(t.Context(), journal.Entry{
+				Epoch: reign.Epoch, Base: j.Hub().Seq(), Time: 1,
+				Changes: []journal.Change{{Key: api.Key{Resource: "configmaps", Namespace: "default", Name: fmt.Sprint(round, "-", i)}, Value: []byte("v")}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		last := j.Hub().Seq()
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		j = openTest(t, dir, &disk{})
+		for err := errors.New("not asked yet"); err != nil; {
+			if err = j.VerifyLeader(t.Context()); err != nil && !errors.Is(err, journal.ErrNotLeader) {
+				t.Fatal(err)
+			}
+		}
+		if now := j.Hub().Seq(); now < last {
+			t.Errorf("a read sees %d of %d changes", now, last)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestClosedAsSoonAsOpened(t *testing.T) {
+	dir := t.TempDir()
+	for range 30 {
+		if err := openTest(t, dir, &disk{}).Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
