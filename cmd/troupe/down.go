@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -38,8 +39,15 @@ func newDown(_ *agent, streams genericiooptions.IOStreams) *cobra.Command {
 			if os.Getuid() != 0 {
 				return errors.New("down stops processes and unmounts: run it as root")
 			}
+			dirs, err := dirs.Resolve()
+			if err != nil {
+				return err
+			}
 			s, known, err := dirs.Read()
 			if err != nil {
+				return err
+			}
+			if err := sameAgent(dirs, s, known); err != nil {
 				return err
 			}
 			if err := sameNetwork(dirs); err != nil {
@@ -53,16 +61,20 @@ func newDown(_ *agent, streams genericiooptions.IOStreams) *cobra.Command {
 				fmt.Fprintln(streams.Out, "agent stopped")
 			}
 			if !known {
-				if stopped {
-					return fmt.Errorf("%s names no agent: what it ran may go on", dirs.Data)
-				}
 				fmt.Fprintf(streams.Out, "no agent was started with the data directory %s: nothing to do\n", dirs.Data)
 				return nil
 			}
 			w := sweep{dirs: dirs, settings: s}
+			if w.here, err = inNetworkOf(s); err != nil {
+				return err
+			}
 			if purge {
 				if err := w.purge(cmd.Context(), grace); err != nil {
 					return fmt.Errorf("purge: %w", err)
+				}
+				if !w.here {
+					fmt.Fprintln(streams.Out, "everything removed, except what stands in the network namespace that the agent ran in, which is not this one")
+					return nil
 				}
 				fmt.Fprintln(streams.Out, "everything removed")
 				return nil
@@ -79,6 +91,27 @@ func newDown(_ *agent, streams genericiooptions.IOStreams) *cobra.Command {
 	cmd.Flags().BoolVar(&purge, "purge", false, "Also remove all that the agent made, its data included")
 	cmd.Flags().DurationVar(&grace, "grace", 10*time.Second, "How long containers have to end after SIGTERM")
 	return cmd
+}
+
+// sameAgent refuses directories of two agents: one of them would be stopped
+// with the settings of the other.
+func sameAgent(d place.Dirs, s place.Settings, known bool) error {
+	if known && s.RunDir != d.Run {
+		return fmt.Errorf("the agent with the data directory %s has the run directory %s, not %s: give both", d.Data, s.RunDir, d.Run)
+	}
+	pid, err := d.PID()
+	if err == nil && pid != 0 && !known {
+		err = fmt.Errorf("the agent with the run directory %s, process %d, has another data directory than %s: give both", d.Run, pid, d.Data)
+	}
+	return err
+}
+
+// inNetworkOf tells whether this is the network namespace that the agent ran
+// in, as far as that can be known: after a reboot it has another name.
+func inNetworkOf(s place.Settings) (bool, error) {
+	here, err := place.Network()
+	boot, _, _ := strings.Cut(here, " ")
+	return here == s.Network || !strings.HasPrefix(s.Network, boot+" "), err
 }
 
 // sameNetwork refuses to work from another network namespace than the agent's:

@@ -37,6 +37,7 @@ const dialTimeout = 5 * time.Second
 type sweep struct {
 	dirs     place.Dirs
 	settings place.Settings
+	here     bool // in the network namespace that the agent ran in
 }
 
 // stop ends the containers, then the processes that served them, and lets go
@@ -103,8 +104,10 @@ func (w sweep) purge(ctx context.Context, grace time.Duration) error {
 	if err := removeCgroup(w.settings.CgroupParent); err != nil {
 		return err
 	}
-	if err := sandbox.Teardown(); err != nil {
-		return err
+	if w.here { // elsewhere it may be another agent's
+		if err := sandbox.Teardown(); err != nil {
+			return err
+		}
 	}
 	if err := unmountUnder(w.dirs.Data); err != nil {
 		return err
@@ -391,7 +394,7 @@ func cgroups(name string) ([]string, error) {
 	}
 	var out []string
 	for _, m := range mounts {
-		if dir := filepath.Join(m.Mountpoint, name); exists(dir) && !slices.Contains(out, dir) {
+		if dir := filepath.Join(m.Mountpoint, filepath.Clean("/"+name)); exists(dir) && !slices.Contains(out, dir) {
 			out = append(out, dir)
 		}
 	}

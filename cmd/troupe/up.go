@@ -43,8 +43,8 @@ func addAgentFlags(flags *pflag.FlagSet) *agentFlags {
 	addDirFlags(f.flags, &f.dirs)
 	f.flags.String("name", "", "This machine's name in the cluster (default its host name)")
 	f.flags.String("containerd", "", "The socket of the containerd to use (default the machine's own if it answers, else one that the agent runs itself)")
-	f.flags.String("containerd-namespace", "troupe", "The containerd namespace, to be told apart where agents share a containerd")
-	f.flags.String("cgroup-parent", "troupe", "The cgroup that the pods' cgroups stand in")
+	f.flags.String("containerd-namespace", "", "The containerd namespace, for this agent alone (default troupe, with another data directory named after it)")
+	f.flags.String("cgroup-parent", "", "The cgroup that the pods' cgroups stand in, for this agent alone (default like the containerd namespace)")
 	f.flags.String("config", "", "A file with further settings")
 	f.flags.String("pod-cidr", "10.244.0.0/16", "The addresses of all pods of the cluster; each machine gets a /24 of it")
 	f.flags.Duration("restart-backoff", 10*time.Second, "How long a container that ended again waits before its second restart; doubles up to 5m")
@@ -94,13 +94,16 @@ func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
 			troupe up --detach
 
 			# A second one, in a network namespace of its own
-			nsenter --net=/run/netns/b troupe up --detach --name b --data-dir /var/lib/b --run-dir /run/b --containerd-namespace b --cgroup-parent b`),
+			nsenter --net=/run/netns/b troupe up --detach --name b --data-dir /var/lib/b --run-dir /run/b`),
 		Args: cobra.NoArgs,
 	}
 	f := addAgentFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&detach, "detach", false, "Run the agent in the background")
 	cmd.Flags().DurationVar(&wait, "wait", time.Minute, "How long to wait with --detach until the node is Ready")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if f.dirs, err = f.dirs.Resolve(); err != nil {
+			return err
+		}
 		a.socket = socketOf(cmd, a, f.dirs)
 		trouped, err := findAgent()
 		if err != nil {

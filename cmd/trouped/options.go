@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,7 +56,7 @@ func parse(args []string) (*options, error) {
 	}
 	o := &options{
 		Name: strings.ToLower(host), DataDir: place.DataDir, RunDir: place.RunDir,
-		ContainerdNamespace: "troupe", CgroupParent: "troupe", PodCIDR: "10.244.0.0/16", LogLevel: "info",
+		PodCIDR: "10.244.0.0/16", LogLevel: "info",
 		RestartBackoff: metaDuration{10 * time.Second},
 	}
 	var file string
@@ -81,8 +83,8 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.RunDir, "run-dir", o.RunDir, "Where the agent keeps what does not")
 	flags.StringVar(&o.Socket, "socket", o.Socket, "Where the agent listens (default RUN-DIR/troupe.sock)")
 	flags.StringVar(&o.Containerd, "containerd", o.Containerd, "The socket of the containerd to use (default the machine's own if it answers, else one that the agent runs itself)")
-	flags.StringVar(&o.ContainerdNamespace, "containerd-namespace", o.ContainerdNamespace, "The containerd namespace, to be told apart where agents share a containerd")
-	flags.StringVar(&o.CgroupParent, "cgroup-parent", o.CgroupParent, "The cgroup that the pods' cgroups stand in")
+	flags.StringVar(&o.ContainerdNamespace, "containerd-namespace", o.ContainerdNamespace, "The containerd namespace, for this agent alone (default troupe, with another data directory named after it)")
+	flags.StringVar(&o.CgroupParent, "cgroup-parent", o.CgroupParent, "The cgroup that the pods' cgroups stand in, for this agent alone (default like the containerd namespace)")
 	flags.StringVar(&o.PodCIDR, "pod-cidr", o.PodCIDR, "The addresses of all pods of the cluster; each machine gets a /24 of it")
 	flags.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
 	flags.DurationVar(&o.RestartBackoff.Duration, "restart-backoff", o.RestartBackoff.Duration, "How long a container that ended again waits before its second restart; doubles up to 5m")
@@ -112,10 +114,19 @@ func (o *options) check() (err error) {
 		return fmt.Errorf("--pod-cidr %s: a machine gets a /24 of it, so it must be a /24 or larger", o.pods)
 	}
 	o.pods = o.pods.Masked()
-	for name, dir := range map[string]*string{"--data-dir": &o.DataDir, "--run-dir": &o.RunDir} {
-		if *dir, err = filepath.Abs(*dir); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
+	dirs, err := o.dirs().Resolve()
+	if err != nil {
+		return err
+	}
+	o.DataDir, o.RunDir = dirs.Data, dirs.Run
+	// The agent removes what it finds in either and nobody wants.
+	o.ContainerdNamespace, o.CgroupParent = cmp.Or(o.ContainerdNamespace, dirs.Name()), cmp.Or(o.CgroupParent, dirs.Name())
+	if slices.Contains([]string{"default", "k8s.io", "moby"}, o.ContainerdNamespace) {
+		return fmt.Errorf("--containerd-namespace %s is of other programs: the agent removes what it finds there, so give it one of its own", o.ContainerdNamespace)
+	}
+	if top, _, _ := strings.Cut(strings.Trim(filepath.Clean("/"+o.CgroupParent), "/"), "/"); top == "" || slices.Contains([]string{"init.scope", "kubepods", "docker"}, top) ||
+		strings.HasSuffix(o.CgroupParent, ".slice") {
+		return fmt.Errorf("--cgroup-parent %s is of other programs: the agent ends what it finds there, so give it one of its own", o.CgroupParent)
 	}
 	if o.Socket == "" {
 		o.Socket = o.dirs().Socket()

@@ -3,6 +3,8 @@
 package place
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +24,69 @@ const (
 type Dirs struct {
 	Data string // survives a reboot
 	Run  string // does not
+}
+
+// Resolve makes both directories absolute and free of symbolic links, so that
+// whoever unmounts and removes what stands in them sees what the kernel sees.
+// It refuses what cannot be an agent's own: both are removed with it.
+func (d Dirs) Resolve() (Dirs, error) {
+	for flag, dir := range map[string]*string{"--data-dir": &d.Data, "--run-dir": &d.Run} {
+		if *dir == "" {
+			return d, fmt.Errorf("%s is empty: name a directory", flag)
+		}
+		path, err := resolve(*dir)
+		if err != nil {
+			return d, fmt.Errorf("%s: %w", flag, err)
+		}
+		if strings.Count(path, "/") < 2 {
+			return d, fmt.Errorf("%s %s is a directory of the system: \"troupe down\" removes it, so give the agent one of its own, such as %s", flag, path, filepath.Join(path, "troupe"))
+		}
+		*dir = path
+	}
+	if d.Data == d.Run || strings.HasPrefix(d.Data, d.Run+"/") {
+		return d, fmt.Errorf("--data-dir %s stands in --run-dir %s, which \"troupe down\" removes: choose another", d.Data, d.Run)
+	}
+	return d, nil
+}
+
+// resolve follows the links of the part of a path that is there.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	rest := ""
+	for at := path; ; at = filepath.Dir(at) {
+		found, err := filepath.EvalSymlinks(at)
+		if err == nil {
+			return filepath.Join(found, rest), nil
+		}
+		if !errors.Is(err, os.ErrNotExist) || at == "/" {
+			return "", err
+		}
+		rest = filepath.Join(filepath.Base(at), rest)
+	}
+}
+
+// Name is what an agent calls its cgroup and its containerd namespace unless
+// told otherwise: no two data directories have the same.
+func (d Dirs) Name() string {
+	if d.Data == DataDir {
+		return "troupe"
+	}
+	sum := sha256.Sum256([]byte(d.Data))
+	return "troupe-" + hex.EncodeToString(sum[:4])
+}
+
+// Network names the network namespace of the calling process, and the boot
+// that the name belongs to.
+func Network() (string, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", err
+	}
+	ns, err := os.Readlink("/proc/self/ns/net")
+	return strings.TrimSpace(string(boot)) + " " + ns, err
 }
 
 // Socket is where the agent listens unless told otherwise.
@@ -89,6 +154,7 @@ type Settings struct {
 	PrivateContainerd   bool   `json:"privateContainerd"` // the agent's own, to be stopped with it
 	CgroupParent        string `json:"cgroupParent"`
 	PodCIDR             string `json:"podCIDR"` // of all machines
+	Network             string `json:"network"` // of the namespace that the agent runs in
 }
 
 func (d Dirs) settings() string { return filepath.Join(d.Data, "agent.json") }

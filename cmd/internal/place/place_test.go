@@ -47,3 +47,34 @@ func TestAProcessThatIsNoAgentIsNotTakenForOne(t *testing.T) {
 		t.Fatal("PID of a broken file: no error")
 	}
 }
+
+func TestDirectoriesAreTheAgentsOwn(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	got, err := place.Dirs{Data: filepath.Join(link, "a", "..", "data", "x"), Run: filepath.Join(link, "run") + "/"}.Resolve()
+	if want := (place.Dirs{Data: filepath.Join(dir, "data", "x"), Run: filepath.Join(dir, "run")}); err != nil || got != want {
+		t.Errorf("Resolve: %+v, %v; want %+v", got, err, want)
+	}
+	root := filepath.Join(dir, "root")
+	if err := os.Symlink("/", root); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []place.Dirs{
+		{}, {Data: dir}, {Run: dir}, {Data: "/", Run: dir}, {Data: dir, Run: "/"}, {Data: dir, Run: "/run"}, {Data: dir, Run: "/run/x/.."},
+		{Data: dir, Run: root}, {Data: dir, Run: filepath.Join(root, "nothing")}, {Data: dir, Run: dir}, {Data: filepath.Join(dir, "d"), Run: dir},
+	} {
+		if got, err := d.Resolve(); err == nil {
+			t.Errorf("Resolve of %+v: %+v, want an error", d, got)
+		}
+	}
+}
+
+func TestAgentsAreNamedByTheirData(t *testing.T) {
+	a, b := place.Dirs{Data: "/var/lib/a"}, place.Dirs{Data: "/var/lib/b"}
+	if own := (place.Dirs{Data: place.DataDir}); own.Name() != "troupe" || a.Name() == b.Name() || a.Name() == own.Name() {
+		t.Errorf("names %s, %s, %s", own.Name(), a.Name(), b.Name())
+	}
+}
