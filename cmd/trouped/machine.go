@@ -45,7 +45,22 @@ func (a *agent) openRuntime(ctx context.Context) (keep *keeper.Client, runtime *
 	}
 	o := a.options
 	address := o.Containerd
+	// What runs already runs in the containerd of last time, and stays there:
+	// in another one everything would be started a second time.
+	last, known, err := o.dirs().Read()
+	if err != nil {
+		return nil, nil, err
+	}
 	private := address == "" && !answers(machineContainerd)
+	if address == "" && known {
+		if private = last.PrivateContainerd; !private {
+			address = last.Containerd
+		}
+	}
+	network, err := place.Network()
+	if err != nil {
+		return nil, nil, err
+	}
 	switch {
 	case private:
 		daemon, err := ctrd.Private(ctx, a.private())
@@ -60,6 +75,7 @@ func (a *agent) openRuntime(ctx context.Context) (keep *keeper.Client, runtime *
 	err = o.dirs().Write(place.Settings{
 		Node: o.Name, RunDir: o.RunDir, Containerd: address, ContainerdNamespace: o.ContainerdNamespace,
 		PrivateContainerd: private, CgroupParent: o.CgroupParent, PodCIDR: o.pods.String(),
+		Network: network,
 	})
 	if err != nil {
 		return nil, nil, err
