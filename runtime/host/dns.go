@@ -1,7 +1,9 @@
 package host
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/miekg/dns"
 
@@ -13,8 +15,13 @@ const resolvConf = "/etc/resolv.conf"
 
 // DNS is the machine's own resolver configuration, which pods with the DNS
 // policy Default get.
-func DNS() (container.DNS, error) {
-	c, err := dns.ClientConfigFromFile(resolvConf)
+func DNS() (container.DNS, error) { return dnsOf(resolvConf) }
+
+func dnsOf(file string) (container.DNS, error) {
+	c, err := dns.ClientConfigFromFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return container.DNS{}, nil // a machine that resolves no names
+	}
 	if err != nil {
 		return container.DNS{}, fmt.Errorf("read how this machine resolves names: %w", err)
 	}
