@@ -24,6 +24,10 @@ import (
 	"github.com/troupe-sh/troupe/cluster/journal/model"
 )
 
+// settleTime is more than all the moments that the registry takes to gather
+// what follows from one commit.
+const settleTime = 10 * time.Millisecond
+
 // World is a control tree at work.
 type World struct {
 	T       *testing.T
@@ -76,7 +80,7 @@ func (w *World) CommitAs(id string, changes ...command.Change) *command.Committe
 	if err != nil {
 		w.T.Fatalf("commit %s: %v", id, err)
 	}
-	synctest.Wait()
+	w.Advance(settleTime)
 	return answer.(*command.Committed)
 }
 
