@@ -37,3 +37,20 @@ func TestTheNetworkOfAnotherIsLeftAlone(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatRuncKeepsOfOthersStays(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{"ours/c1", "theirs/c2"} {
+		if err := os.MkdirAll(filepath.Join(root, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"", ".", "..", "theirs/c2"} {
+		if removeRuncState(root, name) == nil {
+			t.Errorf("namespace %q: no error", name)
+		}
+	}
+	if err := removeRuncState(root, "ours"); err != nil || exists(filepath.Join(root, "ours")) || !exists(filepath.Join(root, "theirs/c2")) {
+		t.Errorf("ours: %v, there %v; theirs there %v", err, exists(filepath.Join(root, "ours")), exists(filepath.Join(root, "theirs/c2")))
+	}
+}

@@ -104,6 +104,9 @@ func (w sweep) purge(ctx context.Context, grace time.Duration) error {
 	if err := removeCgroup(w.settings.CgroupParent); err != nil {
 		return err
 	}
+	if err := removeRuncState(runcRoot, w.settings.ContainerdNamespace); err != nil {
+		return err
+	}
 	if w.here { // elsewhere it may be another agent's
 		if err := sandbox.Teardown(); err != nil {
 			return err
@@ -428,6 +431,19 @@ func killCgroup(ctx context.Context, name string) error {
 	}
 	slices.Sort(pids)
 	return endBy(ctx, slices.Compact(pids), alive, syscall.SIGKILL)
+}
+
+// runcRoot is where containerd's shim lets runc keep state, by containerd
+// namespace, whatever the daemon's own directories are.
+const runcRoot = "/run/containerd/runc"
+
+// removeRuncState removes what runc keeps of a namespace's containers: those
+// that were killed without containerd are still there.
+func removeRuncState(root, namespace string) error {
+	if namespace == "" || namespace == "." || namespace == ".." || strings.Contains(namespace, "/") {
+		return fmt.Errorf("containerd namespace %q: no name", namespace)
+	}
+	return os.RemoveAll(filepath.Join(root, namespace))
 }
 
 // removeCgroup removes the empty cgroup with all below it.
