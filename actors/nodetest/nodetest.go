@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -92,14 +91,20 @@ func (w *World) StartAgent() {
 		w.T.Fatal(err)
 	}
 	w.agent = tree
-	synctest.Wait()
+	w.Advance(0)
 }
 
 // StopAgent stops it; what runs goes on.
 func (w *World) StopAgent() {
 	w.agent.Stop()
-	synctest.Wait()
+	w.Advance(0)
 }
+
+// gather is longer than the registry waits for writes to come together.
+const gather = 150 * time.Microsecond
+
+// Advance lets d of virtual time pass, and what little it takes until all is quiet.
+func (w *World) Advance(d time.Duration) { w.World.Advance(d + gather) }
 
 // RestartAgent is both.
 func (w *World) RestartAgent() {
@@ -118,7 +123,7 @@ func (w *World) Crash(path string) {
 	if err := tree.Fail(path); err != nil {
 		w.T.Fatal(err)
 	}
-	synctest.Wait()
+	w.Advance(0)
 }
 
 // Actors lists the paths of the node tree.
@@ -170,7 +175,7 @@ func Finalizer(name string) func(*corev1.Pod) {
 func (w *World) Make(p *corev1.Pod) *corev1.Pod {
 	w.T.Helper()
 	o := w.Create(p).(*corev1.Pod)
-	synctest.Wait()
+	w.Advance(0)
 	return o
 }
 
@@ -198,14 +203,14 @@ func (w *World) DeletePod(name string, grace time.Duration) {
 		c = command.Change{Op: command.Delete, Key: api.KeyOf(p)}
 	}
 	w.Must(c)
-	synctest.Wait()
+	w.Advance(0)
 }
 
 // UpdatePod changes a pod as a client does.
 func (w *World) UpdatePod(name string, change func(*corev1.Pod)) {
 	w.T.Helper()
 	controltest.Update(w.World, api.KeyOf(w.Pod(name)), change)
-	synctest.Wait()
+	w.Advance(0)
 }
 
 // RemoveFinalizers lets a pod go, as the door does with an update that takes
@@ -218,13 +223,13 @@ func (w *World) RemoveFinalizers(p *corev1.Pod) {
 // Send sends the actor at path a message, and waits until all is quiet.
 func (w *World) Send(path string, message any) {
 	w.System.Root.Send(w.System.NewLocalPID(path), message)
-	synctest.Wait()
+	w.Advance(0)
 }
 
 // ImagesLoaded says that an import has happened.
 func (w *World) ImagesLoaded() {
 	w.System.Root.Send(w.System.NewLocalPID(actors.ImagesPath), pod.ImagesLoaded{})
-	synctest.Wait()
+	w.Advance(0)
 }
 
 // State is a pod's phase and its containers: Running, c#1 running ready (3 Error).
