@@ -144,9 +144,13 @@ func (r *Registry) proposed(ctx actor.Context, err error) {
 	case errors.Is(err, journal.ErrNoRoom):
 		r.noRoom(ctx, b)
 	case errors.Is(err, journal.ErrNotLeader):
+		r.waiting = append(b.syncs(), r.waiting...)
 		b.fail(ctx, apierrors.NewServiceUnavailable("this member no longer leads; try again"))
 	case errors.Is(err, journal.ErrUnknownOutcome):
 		b.fail(ctx, err)
+		r.waiting = append(b.syncs(), r.waiting...)
+		r.settle(ctx)
+		return
 	default:
 		b.fail(ctx, fmt.Errorf("%w: %w", journal.ErrUnknownOutcome, err))
 		panic(fmt.Errorf("propose: %w", err))

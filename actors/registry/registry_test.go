@@ -300,3 +300,16 @@ func TestACommitTooLargeForOneEntryIsDoneInParts(t *testing.T) {
 		}
 	})
 }
+
+func TestASyncIsNotAnsweredWhileAnOutcomeIsUnknown(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		w.Journal.Lose(model.Late)
+		if answer := w.Commit(command.Change{Op: command.Create, Key: key("a"), Object: configMap("a")}); !errors.Is(answer.Err, journal.ErrUnknownOutcome) {
+			t.Fatal(answer.Err)
+		}
+		synced := w.System.Root.RequestFuture(w.System.NewLocalPID(actors.RegistryPath), &command.Sync{}, time.Second)
+		if answer, err := synced.Result(); err == nil {
+			t.Errorf("got %T, and the write may still come", answer)
+		}
+	})
+}

@@ -76,15 +76,24 @@ func (r *Registry) prepare() *batch {
 
 func has(m map[string]int, k string) bool { _, ok := m[k]; return ok }
 
-// fail answers everyone that nothing is known to be written.
+// fail answers every command that nothing is known to be written.
 func (b *batch) fail(ctx actor.Context, err error) {
-	for i, q := range b.requests {
-		if q.commit == nil {
-			answer(ctx, q, b.answers[i])
-			continue
+	for _, q := range b.requests {
+		if q.commit != nil {
+			answer(ctx, q, &command.Committed{ID: q.commit.ID, Err: err})
 		}
-		answer(ctx, q, &command.Committed{ID: q.commit.ID, Err: err})
 	}
+}
+
+// syncs are those that wait for what was before them to settle, which a batch
+// that failed has not done.
+func (b *batch) syncs() (syncs []request) {
+	for _, q := range b.requests {
+		if q.commit == nil {
+			syncs = append(syncs, q)
+		}
+	}
+	return syncs
 }
 
 // remembered is what the journal keeps of a command's answer.
