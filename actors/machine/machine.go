@@ -73,8 +73,9 @@ func (m *machine) Receive(ctx actor.Context) {
 	case *actor.Started:
 		m.writer.Sync(ctx)
 	case *command.Synced:
-		m.writer.Synced()
-		m.begin(ctx)
+		if m.writer.Synced() {
+			m.begin(ctx)
+		}
 	case *command.Committed:
 		m.committed(ctx, msg)
 	case writer.Retry:

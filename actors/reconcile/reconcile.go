@@ -101,9 +101,10 @@ func (r *reconciler) Receive(ctx actor.Context) {
 	case *actor.Started:
 		r.writer.Sync(ctx)
 	case *command.Synced:
-		r.writer.Synced()
-		r.follow(ctx)
-		r.look(ctx)
+		if r.writer.Synced() {
+			r.follow(ctx)
+			r.look(ctx)
+		}
 	case Look, timed:
 		r.look(ctx)
 	case woken:

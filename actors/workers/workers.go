@@ -79,8 +79,9 @@ func (w *workers) Receive(ctx actor.Context) {
 	case *actor.Started:
 		w.writer.Sync(ctx)
 	case *command.Synced:
-		w.writer.Synced()
-		w.begin(ctx)
+		if w.writer.Synced() {
+			w.begin(ctx)
+		}
 	case *command.Committed:
 		if done, results, err, ok := w.writer.Committed(ctx, m); ok {
 			w.apply(ctx, w.state.answered(done.Changes, results, err))

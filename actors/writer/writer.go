@@ -50,12 +50,15 @@ func (w *Writer) Sync(ctx actor.Context) {
 	w.wait(ctx, silence, "")
 }
 
-// Synced takes the answer to Sync.
-func (w *Writer) Synced() {
-	if w.syncing {
-		w.syncing = false
-		w.forget()
+// Synced takes the answer to Sync. It returns false when none is awaited: that
+// was asked twice, and the actor has begun.
+func (w *Writer) Synced() bool {
+	if !w.syncing {
+		return false
 	}
+	w.syncing = false
+	w.forget()
+	return true
 }
 
 // Busy tells whether an answer is awaited.
