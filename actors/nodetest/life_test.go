@@ -84,9 +84,9 @@ func TestRestartsWithBackoff(t *testing.T) {
 				if got := condition(w.Pod("web"), corev1.PodReady); got != "False ContainersNotReady" {
 					t.Errorf("Ready is %s", got)
 				}
-				w.Advance(delay - time.Millisecond)
+				w.Advance(delay - 100*time.Millisecond)
 				w.Want("web", fmt.Sprintf("Running, c#%d CrashLoopBackOff (3 Error)", attempt))
-				w.Advance(time.Millisecond)
+				w.Advance(100 * time.Millisecond)
 			}
 			attempt++
 			w.Want("web", fmt.Sprintf("Running, c#%d running ready (3 Error)", attempt))
@@ -214,12 +214,12 @@ func TestDeletion(t *testing.T) {
 			deaf(w)
 			p := w.Make(nodetest.Pod("web", image, nodetest.Grace(20*time.Second)))
 			w.DeletePod("web", -1)
-			w.Advance(20*time.Second - time.Millisecond)
+			w.Advance(20*time.Second - 100*time.Millisecond)
 			w.Want("web", "Running, c#0 running ready")
 			if got := w.Runtime.Signals(id(p, 0)); !slices.Equal(got, []syscall.Signal{syscall.SIGTERM}) {
 				t.Errorf("signals %v", got)
 			}
-			w.Advance(time.Millisecond)
+			w.Advance(100 * time.Millisecond)
 			w.Want("web", "gone")
 			w.Nothing()
 		})
