@@ -181,13 +181,16 @@ func (r *Registry) noRoom(ctx actor.Context, b *batch) {
 		answer(ctx, q, m)
 	}
 	for _, q := range b.requests {
-		if q.commit == nil || onlyDeletes(q.commit) {
+		switch {
+		case q.commit != nil && b.certain[q.commit.ID] != nil:
+			answer(ctx, q, b.certain[q.commit.ID])
+		case q.commit == nil || onlyDeletes(q.commit):
 			frees = append(frees, q)
-		} else {
+		default:
 			refuse(q)
 		}
 	}
-	if len(refused) == 0 { // and the deletes do not fit either
+	if len(frees) == len(b.requests) { // and the deletes do not fit either
 		for _, q := range frees {
 			if q.commit == nil {
 				answer(ctx, q, &command.Synced{})

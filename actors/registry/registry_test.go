@@ -155,6 +155,30 @@ func TestAFullDiskTakesOnlyDeletes(t *testing.T) {
 	})
 }
 
+func TestAFullDiskTakesNoAnswerBack(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		create := command.Change{Op: command.Create, Key: key("a"), Object: configMap("a")}
+		w.CommitAs("once", create)
+		w.Journal.SetFull(true)
+		registry := w.System.NewLocalPID(actors.RegistryPath)
+		var futures []interface{ Result() (any, error) }
+		for _, c := range []*command.Commit{
+			{ID: "under way", Changes: []command.Change{{Op: command.Create, Key: key("b"), Object: configMap("b")}}},
+			{ID: "once", Changes: []command.Change{create}}, // in one batch with what is refused
+			{ID: "refused", Changes: []command.Change{{Op: command.Create, Key: key("c"), Object: configMap("c")}}},
+		} {
+			futures = append(futures, w.System.Root.RequestFuture(registry, c, time.Minute))
+		}
+		w.Advance(time.Second)
+		for i, refused := range []bool{true, false, true} {
+			answer, err := futures[i].Result()
+			if err != nil || (answer.(*command.Committed).Err != nil) != refused {
+				t.Errorf("command %d: %v, %v", i, answer, err)
+			}
+		}
+	})
+}
+
 func TestARegistryThatPanicsLosesAndDoublesNothing(t *testing.T) {
 	controltest.Run(t, func(w *controltest.World) {
 		registry := w.System.NewLocalPID(actors.RegistryPath)

@@ -34,6 +34,7 @@ const (
 type batch struct {
 	requests []request
 	answers  []any          // beside requests
+	certain  map[string]any // of them, to commands that were carried out before: whatever becomes of this batch
 	ids      map[string]int // where the answer to a command is
 	entry    journal.Entry
 	size     int
@@ -50,7 +51,7 @@ type staged struct {
 // prepare takes requests off the queue until the batch is full.
 func (r *Registry) prepare() *batch {
 	b := &batch{
-		ids:    map[string]int{},
+		ids: map[string]int{}, certain: map[string]any{},
 		staged: map[api.Key]staged{},
 		entry:  journal.Entry{Epoch: r.config.Epoch, Base: r.config.Journal.Hub().Seq(), Time: r.work.Now().UnixNano()},
 	}
@@ -76,10 +77,15 @@ func (r *Registry) prepare() *batch {
 
 func has(m map[string]int, k string) bool { _, ok := m[k]; return ok }
 
-// fail answers every command that nothing is known to be written.
+// fail answers every command that nothing is known to be written, but for what
+// was written before.
 func (b *batch) fail(ctx actor.Context, err error) {
 	for _, q := range b.requests {
-		if q.commit != nil {
+		switch {
+		case q.commit == nil:
+		case b.certain[q.commit.ID] != nil:
+			answer(ctx, q, b.certain[q.commit.ID])
+		default:
 			answer(ctx, q, &command.Committed{ID: q.commit.ID, Err: err})
 		}
 	}
@@ -106,7 +112,9 @@ type remembered struct {
 // carryOut stages the changes of one commit and returns its answer.
 func (r *Registry) carryOut(b *batch, c *command.Commit) *command.Committed {
 	if result, ok := r.config.Journal.Hub().Command(c.ID); ok && c.ID != "" {
-		return r.again(c, result)
+		answer := r.again(c, result)
+		b.certain[c.ID] = answer
+		return answer
 	}
 	answer := &command.Committed{ID: c.ID, Results: make([]command.Result, len(c.Changes))}
 	notes := make([]remembered, len(c.Changes))
