@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/troupe-sh/troupe/actors/mailbox"
@@ -115,16 +116,13 @@ func registryRate(b *bench) float64 {
 	b.must(err)
 	defer tree.Stop()
 	target := system.NewLocalPID("control/registry")
-	return rate(b, func(caller, n int) error {
-		o, err := api.Prepare(&corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("c%d-%d", caller, n)},
-			Data:       map[string]string{"key": "value"},
-		})
+	create := func(o api.Object) error {
+		o, err := api.Prepare(o)
 		if err != nil {
 			return err
 		}
 		answer, err := system.Root.RequestFuture(target, &command.Commit{
-			ID: o.GetName(), Actor: "bench", Changes: []command.Change{{Op: command.Create, Key: api.KeyOf(o), Object: o}},
+			ID: string(uuid.NewUUID()), Actor: "bench", Changes: []command.Change{{Op: command.Create, Key: api.KeyOf(o), Object: o}},
 		}, 10*time.Second).Result()
 		if err != nil {
 			return err
@@ -134,6 +132,13 @@ func registryRate(b *bench) float64 {
 			return done.Err
 		}
 		return done.Results[0].Err
+	}
+	b.must(create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceDefault}}))
+	return rate(b, func(caller, n int) error {
+		return create(&corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: fmt.Sprintf("c%d-%d", caller, n)},
+			Data:       map[string]string{"key": "value"},
+		})
 	})
 }
 
