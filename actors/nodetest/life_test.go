@@ -248,6 +248,21 @@ func TestDeletion(t *testing.T) {
 			w.Nothing()
 		})
 	})
+	t.Run("one of its containers has ended by itself", func(t *testing.T) {
+		nodetest.Run(t, func(w *nodetest.World) {
+			deaf(w)
+			p := w.Make(nodetest.Pod("web", nodetest.Policy(corev1.RestartPolicyNever), func(p *corev1.Pod) {
+				p.Spec.Containers = append(p.Spec.Containers, p.Spec.Containers[0])
+				p.Spec.Containers[1].Name, p.Spec.Containers[1].Image = "deaf", slow
+			}))
+			w.Runtime.Exit(id(p, 0), 3)
+			w.DeletePod("web", 5*time.Second)
+			w.Want("web", "Running, c#0 3 Error, deaf#0 running ready")
+			w.Advance(5 * time.Second)
+			w.Want("web", "gone")
+			w.Nothing()
+		})
+	})
 	t.Run("while it starts", func(t *testing.T) {
 		nodetest.Run(t, func(w *nodetest.World) {
 			w.Make(nodetest.Pod("web", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "absent:1" }))

@@ -677,7 +677,7 @@ func (s *state) publish(now time.Time) []effect {
 	}
 	status := pod.Status(pod.Facts{
 		Pod: s.pod, Old: s.old, Machine: s.machine, Sandbox: s.sandbox, Containers: statuses,
-		Ending: s.phase >= finishing, Ended: s.phase >= removing, Now: now,
+		Ending: s.phase == finishing || s.phase >= removing, Ended: s.phase >= removing, Now: now,
 	})
 	if s.gone || equality.Semantic.DeepEqual(status, s.old) {
 		return nil
