@@ -511,12 +511,18 @@ func (a *auditor) podUnsettled(p *corev1.Pod, box container.Sandbox, boxed bool,
 	return nil
 }
 
-// settledContainer tells whether a status is what the runtime says.
+// settledContainer tells whether a status is what the runtime says, and what
+// has to run does.
 func settledContainer(p *corev1.Pod, st corev1.ContainerStatus, all []container.Container) bool {
 	id := pod.ContainerID(p.UID, st.Name, uint32(st.RestartCount))
 	running := slices.ContainsFunc(all, func(c container.Container) bool { return c.ID == id && c.State == container.Running })
 	if running != (st.State.Running != nil) || running != st.Ready {
 		return false
+	}
+	for _, c := range p.Spec.Containers {
+		if c.Name == st.Name && runs(c.Image) && p.Spec.RestartPolicy == corev1.RestartPolicyAlways && !running {
+			return false
+		}
 	}
 	return !running || st.ContainerID == pod.FullID(id)
 }

@@ -537,7 +537,7 @@ func (u *user) controllerUnlike(key api.Key, want *wish, rc *corev1.ReplicationC
 	if *rc.Spec.Replicas != want.replicas {
 		return fmt.Errorf("%s asks for %d pods, the user for %d", key, *rc.Spec.Replicas, want.replicas)
 	}
-	active := int32(0)
+	active, ready := int32(0), int32(0)
 	for _, record := range u.m.journal.Hub().List("pods", key.Namespace) {
 		p := u.m.audit.object(record).(*corev1.Pod)
 		owner := metav1.GetControllerOf(p)
@@ -545,6 +545,9 @@ func (u *user) controllerUnlike(key api.Key, want *wish, rc *corev1.ReplicationC
 			continue
 		}
 		active++
+		if unready(p) == nil {
+			ready++
+		}
 		if p.Spec.RestartPolicy != corev1.RestartPolicyAlways || !runs(p.Spec.Containers[0].Image) {
 			continue
 		}
@@ -555,7 +558,7 @@ func (u *user) controllerUnlike(key api.Key, want *wish, rc *corev1.ReplicationC
 	if active != want.replicas {
 		return fmt.Errorf("%s has %d active pods, the user wants %d", key, active, want.replicas)
 	}
-	if rc.Status.Replicas != active || rc.Status.ObservedGeneration != rc.Generation || runs(want.image) && rc.Status.ReadyReplicas > active {
+	if rc.Status.Replicas != active || rc.Status.ObservedGeneration != rc.Generation || rc.Status.ReadyReplicas != ready {
 		return fmt.Errorf("%s says %+v with %d active pods", key, rc.Status, active)
 	}
 	return nil

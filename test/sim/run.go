@@ -14,6 +14,7 @@ import (
 var (
 	oneSeed   = flag.Uint64("seed", 0, "run the simulation's scenarios with this seed alone, and print the trace's end")
 	allTrace  = flag.Bool("trace", false, "with -seed, print the whole trace")
+	fromSeed  = flag.Uint64("from", 1, "the first of -seeds")
 	manySeeds = flag.Uint64("seeds", 100, "run the simulation's scenarios with this number of seeds")
 )
 
@@ -22,7 +23,7 @@ var (
 // trace differs then looks at something else than its messages and its Work.
 func Run(t *testing.T, scenario func(w *World)) {
 	t.Helper()
-	first, last := uint64(1), *manySeeds
+	first, last := *fromSeed, *fromSeed+*manySeeds-1
 	if *oneSeed != 0 {
 		first, last = *oneSeed, *oneSeed
 	}
