@@ -146,9 +146,13 @@ func (m *machine) check(ctx actor.Context) {
 
 func (m *machine) checked(ctx actor.Context, c checked) {
 	m.checking = false
-	if c.err != nil {
-		panic(fmt.Errorf("read what this machine is: %w", c.err))
+	if c.err != nil && m.state.factsErr == nil {
+		m.config.Log.Warn("read what this machine is", slog.Any("error", c.err))
 	}
+	if c.err == nil { // else the last ones stand, and the next check tries again
+		m.state.facts, m.state.checked = c.facts, true
+	}
+	m.state.factsErr = c.err
 	if c.down != nil && m.state.runtimeErr == nil {
 		m.config.Log.Warn("the container runtime does not answer", slog.Any("error", c.down))
 	}
@@ -156,7 +160,7 @@ func (m *machine) checked(ctx actor.Context, c checked) {
 		m.config.Log.Info("the container runtime answers again")
 		m.state.configured = false // it may be another one
 	}
-	m.state.facts, m.state.runtime, m.state.runtimeErr, m.state.checked = c.facts, c.runtime, c.down, true
+	m.state.runtime, m.state.runtimeErr = c.runtime, c.down
 	m.state.refused = false
 	m.look(ctx)
 }

@@ -27,6 +27,7 @@ type world struct {
 	*actortest.Kit
 	runtime *fake.Runtime
 	facts   host.Facts
+	blind   error // of Facts
 	node    *corev1.Node
 	version int
 	refuse  error
@@ -35,7 +36,12 @@ type world struct {
 	wake    func()
 }
 
-func (w *world) Facts(context.Context) (host.Facts, error) { return w.facts, nil }
+func (w *world) Facts(context.Context) (host.Facts, error) {
+	if w.blind != nil {
+		return host.Facts{}, w.blind
+	}
+	return w.facts, nil
+}
 
 // Node, Close, WatchNode, WatchPods and Pods are the feed.
 func (w *world) Node() (*corev1.Node, bool, error)    { return w.node, w.node != nil, nil }
@@ -278,5 +284,26 @@ func TestARestartWritesNothingTwice(t *testing.T) {
 		w.Tell(&command.Synced{})
 		w.Tell(&command.Committed{ID: "of another"})
 		w.Tell(container.Event{Kind: container.Gap})
+	})
+}
+
+func TestAMachineThatCannotBeReadIsNotReady(t *testing.T) {
+	run(t, func(w *world) {
+		w.Start()
+		capacity := w.node.Status.Capacity
+		w.blind = errors.New("no such disk")
+		w.Advance(time.Minute) // more checks than the actor has restarts
+		i := slices.IndexFunc(w.node.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady })
+		if c := w.node.Status.Conditions[i]; c.Status != corev1.ConditionFalse || !strings.Contains(c.Message, "no such disk") {
+			t.Errorf("condition %+v", c)
+		}
+		if got := w.node.Status.Capacity; !got.Memory().Equal(*capacity.Memory()) || got.Memory().IsZero() {
+			t.Errorf("capacity %v, want the last known %v", got, capacity)
+		}
+		w.blind = nil
+		w.Advance(6 * time.Second)
+		if ready(w.node) != "True" {
+			t.Errorf("conditions %+v", w.node.Status.Conditions)
+		}
 	})
 }

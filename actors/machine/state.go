@@ -31,9 +31,10 @@ const (
 type state struct {
 	config     Config
 	facts      host.Facts
+	factsErr   error  // they could not be read again
 	runtime    string // its version, as last heard
 	runtimeErr error  // it does not answer
-	checked    bool   // facts and runtime are known
+	checked    bool   // facts are known
 	network    container.Network
 	networkErr error
 	configured bool // the runtime has network
@@ -182,6 +183,9 @@ func (s *state) conditions(n *corev1.Node) []corev1.NodeCondition {
 // unready says why no pod could run here.
 func (s *state) unready(n *corev1.Node) []string {
 	var why []string
+	if s.factsErr != nil {
+		why = append(why, "the machine cannot be looked at: "+s.factsErr.Error())
+	}
 	if s.runtimeErr != nil {
 		why = append(why, "container runtime is down: "+s.runtimeErr.Error())
 	}
