@@ -7,6 +7,11 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := all
 
+# One configuration for binaries, tests and checks, so that everything is compiled
+# once. The race detector alone needs another.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath
+
 PROGRAMS := trouped troupe-keeper troupe
 UP ?=
 PURGE ?=
@@ -38,7 +43,7 @@ help: ## list what make does
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
 
 build: ## build bin/troupe, bin/trouped and bin/troupe-keeper
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/ $(PROGRAMS:%=./cmd/%)
+	@go build -ldflags '-s -w' -o bin/ $(PROGRAMS:%=./cmd/%)
 
 up: build ## start the agent in the background and wait until the node is Ready (UP='--name n1 …' for more flags)
 	$(call install,$(RUN_NEEDS))
@@ -61,7 +66,7 @@ check: ## go vet, staticcheck, gofumpt
 	if [ -n "$$badly" ]; then echo "not formatted (go tool -modfile=tools/go.mod gofumpt -w FILE):"; echo "$$badly"; exit 1; fi
 
 test: check build images ## every test there is: check, unit tests with -race, simulation, real containers
-	@go list ./... | grep -v /test/e2e | xargs go test -race
+	@go list ./... | grep -v /test/e2e | CGO_ENABLED=1 xargs go test -race
 	@go test -count=1 -timeout 30m ./test/sim -args -seeds=$(SEEDS)
 	@go test -count=1 -timeout 30m ./test/e2e/...
 
