@@ -74,6 +74,11 @@ func run(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	defer unlock()
+	listener, err := listen(o.Socket)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
 	a := &agent{options: o, log: log, system: supervise.NewSystem(log), fell: make(chan error, 2)}
 	defer a.system.Shutdown()
 	defer func() { err = errors.Join(err, a.close()) }()
@@ -101,7 +106,7 @@ func run(ctx context.Context, o *options) (err error) {
 	if err := a.startMachine(ctx, runtime); err != nil {
 		return err
 	}
-	server, err := a.serve(runtime, keep)
+	server, err := a.serve(listener, runtime, keep)
 	if err != nil {
 		return err
 	}
@@ -211,8 +216,27 @@ func (a *agent) commit(ctx context.Context, c *command.Commit) (*command.Committ
 	return answer.(*command.Committed), nil
 }
 
-// serve opens the socket to clients.
-func (a *agent) serve(runtime *ctrd.Runtime, keep *keeper.Client) (*http.Server, error) {
+// listen opens the socket to clients; who connects waits for serve. The socket
+// carries root's rights, so nobody else may open it at any moment: the umask is
+// the whole process's, which must do nothing else meanwhile.
+func listen(socket string) (net.Listener, error) {
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		return nil, err
+	}
+	old := unix.Umask(0o177)
+	defer unix.Umask(old)
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, fmt.Errorf("listen for clients: %w", err)
+	}
+	return listener, nil
+}
+
+// serve answers clients.
+func (a *agent) serve(listener net.Listener, runtime *ctrd.Runtime, keep *keeper.Client) (*http.Server, error) {
 	g, err := gateway.New(gateway.Config{
 		Door:    door.New(door.Config{Hub: a.journal.Hub(), Commit: a.commit, Verify: a.journal.VerifyLeader}),
 		Streams: stream.New(stream.Config{Runtime: runtime, LogDir: poddir.LogDir(a.options.DataDir), Drain: keep.Drain, Log: a.log}),
@@ -229,18 +253,6 @@ func (a *agent) serve(runtime *ctrd.Runtime, keep *keeper.Client) (*http.Server,
 		Runtime: announcing{runtime, a.system},
 		Log:     a.log,
 	})
-	if err := os.Remove(a.options.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(a.options.Socket), 0o755); err != nil {
-		return nil, err
-	}
-	old := unix.Umask(0o177) // the socket carries root's rights: nobody else may open it, at no moment
-	listener, err := net.Listen("unix", a.options.Socket)
-	unix.Umask(old)
-	if err != nil {
-		return nil, fmt.Errorf("listen for clients: %w", err)
-	}
 	server := g.Server(own)
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
