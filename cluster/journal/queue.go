@@ -1,5 +1,7 @@
 package journal
 
+import "slices"
+
 // queue is an immutable list that grows at its end and shrinks at its start.
 // All chunks but the last are full.
 type queue[T any] struct {
@@ -36,7 +38,7 @@ func (q queue[T]) push(items []T) queue[T] {
 	return q
 }
 
-// drop returns q without its first n items.
+// drop returns q without its first n items, and keeps nothing of them alive.
 func (q queue[T]) drop(n int) queue[T] {
 	if n >= q.length {
 		return queue[T]{}
@@ -45,5 +47,11 @@ func (q queue[T]) drop(n int) queue[T] {
 	q.skip += n
 	q.chunks = q.chunks[q.skip/chunkSize:]
 	q.skip %= chunkSize
+	if q.skip > 0 {
+		q.chunks = slices.Clone(q.chunks)
+		first := make([]T, len(q.chunks[0]))
+		copy(first[q.skip:], q.chunks[0][q.skip:])
+		q.chunks[0] = first
+	}
 	return q
 }

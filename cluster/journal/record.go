@@ -51,3 +51,13 @@ type Changed struct {
 	Old *Record
 	New *Record
 }
+
+// replaced is the size of the value that c took out of the present: what its
+// being remembered costs. What it made is of the present, or replaced by a
+// later change.
+func (c Changed) replaced() int {
+	if c.Old == nil {
+		return 0
+	}
+	return len(c.Old.Value)
+}

@@ -266,6 +266,9 @@ func (d *decoder) endPast() {
 	}
 	p := past{resource: d.past.GetResource(), floor: d.past.GetFloor()}
 	p.changes = p.changes.push(d.changes)
+	for _, c := range d.changes {
+		p.bytes += c.replaced()
+	}
 	d.state.pasts, _, _ = d.state.pasts.Insert([]byte(p.resource), p)
 	d.past, d.changes = nil, nil
 }

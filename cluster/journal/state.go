@@ -16,6 +16,9 @@ import (
 const (
 	// PastLimit is how many changes of each resource can be watched again.
 	PastLimit = 10_000
+	// PastBytes is how much of each resource is kept for that alone: the values
+	// that those changes replaced. Older changes are forgotten past it.
+	PastBytes = 64 << 20
 	// CommandAge is how long, in entry time, a command and its result are kept.
 	CommandAge = 10 * time.Minute
 	// CommandLimit is how many commands are kept at most; the oldest go first.
@@ -47,6 +50,7 @@ type past struct {
 	resource string
 	floor    uint64
 	changes  queue[Changed]
+	bytes    int // of the values that the changes replaced
 }
 
 type command struct {
@@ -204,9 +208,18 @@ func (p past) with(changed []Changed) past {
 			old.forget()
 		}
 	}
-	if extra := p.changes.length - PastLimit; extra > 0 {
-		p.floor = p.changes.at(extra - 1).Seq
-		p.changes = p.changes.drop(extra)
+	for _, c := range changed {
+		p.bytes += c.replaced()
+	}
+	gone := 0
+	for p.changes.length-gone > PastLimit || p.bytes > PastBytes {
+		oldest := p.changes.at(gone)
+		p.bytes -= oldest.replaced()
+		p.floor = oldest.Seq
+		gone++
+	}
+	if gone > 0 {
+		p.changes = p.changes.drop(gone)
 	}
 	return p
 }

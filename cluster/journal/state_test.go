@@ -238,6 +238,39 @@ func TestThePastHasALimitOfItsOwnForEachResource(t *testing.T) {
 	}
 }
 
+func TestThePastOfLargeObjectsIsShorter(t *testing.T) {
+	value := strings.Repeat("x", 1<<20)
+	s := NewState(decode)
+	for range 100 {
+		s = must(t, s, set(pod("a"), value), set(api.Key{Resource: "nodes", Name: "n1"}, "1"))
+	}
+	restored, err := DecodeState(bytes.NewReader(encoded(t, s)), decode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 { // both forget the same
+		s = must(t, s, set(pod("a"), value))
+		restored = must(t, restored, set(pod("a"), value))
+	}
+	for name, s := range map[string]*State{"as it was": s, "after a snapshot": restored} {
+		const kept = PastBytes >> 20
+		h := NewHub(s)
+		changes, _, err := h.Subscribe(s.Seq()-kept, func() {}, "pods").Next(2 * kept)
+		if err != nil || len(changes) != kept {
+			t.Errorf("%s, just far enough: %d changes, %v", name, len(changes), err)
+		}
+		if _, _, err := h.Subscribe(s.Seq()-kept-1, func() {}, "pods").Next(1); !errors.Is(err, ErrGone) {
+			t.Errorf("%s, one too far back: got %v, want %v", name, err, ErrGone)
+		}
+		if changes, _, err := h.Subscribe(0, func() {}, "nodes").Next(1000); err != nil || len(changes) != 100 {
+			t.Errorf("%s, nodes: %d changes, %v", name, len(changes), err)
+		}
+	}
+	if p, _ := s.pasts.Get([]byte("pods")); p.changes.skip > 0 && p.changes.chunks[0][p.changes.skip-1] != (Changed{}) {
+		t.Error("what was forgotten is kept alive")
+	}
+}
+
 // history is what a watcher from the start sees.
 func history(t testing.TB, s *State) []string {
 	t.Helper()
