@@ -50,6 +50,7 @@ type Registry struct {
 type request struct {
 	commit *command.Commit // nil: a Sync
 	sender *actor.PID
+	tight  bool // the disk is full: only what frees room is carried out
 }
 
 // New returns what spawns a Registry.
@@ -79,9 +80,9 @@ func (r *Registry) Receive(ctx actor.Context) {
 	case *actor.Started:
 		r.settle(ctx)
 	case *command.Commit:
-		r.take(ctx, request{m, ctx.Sender()})
+		r.take(ctx, request{commit: m, sender: ctx.Sender()})
 	case *command.Sync:
-		r.take(ctx, request{nil, ctx.Sender()})
+		r.take(ctx, request{sender: ctx.Sender()})
 	case settled:
 		r.settled(ctx, m.err)
 	case unsettle:
@@ -171,37 +172,24 @@ func (r *Registry) reply(ctx actor.Context, b *batch) {
 	})
 }
 
-// noRoom refuses what asks for room and sends the deletes of the batch again.
+// noRoom has the commands of a batch looked at again, without the changes that
+// ask for room. What does not fit even so is refused.
 func (r *Registry) noRoom(ctx actor.Context, b *batch) {
-	var frees []request
-	refused := map[string]any{}
-	refuse := func(q request) {
-		m := &command.Committed{ID: q.commit.ID, Err: insufficientStorage()}
-		refused[q.commit.ID] = m
-		answer(ctx, q, m)
-	}
-	for _, q := range b.requests {
-		switch {
-		case q.commit != nil && b.certain[q.commit.ID] != nil:
-			answer(ctx, q, b.certain[q.commit.ID])
-		case q.commit == nil || onlyDeletes(q.commit):
-			frees = append(frees, q)
-		default:
-			refuse(q)
-		}
-	}
-	if len(frees) == len(b.requests) { // and the deletes do not fit either
-		for _, q := range frees {
-			if q.commit == nil {
-				answer(ctx, q, &command.Synced{})
-			} else {
-				refuse(q)
+	if b.tight {
+		b.fail(ctx, insufficientStorage())
+		r.repeat(ctx, func(id string) any {
+			if has(b.ids, id) && b.certain[id] == nil {
+				return &command.Committed{ID: id, Err: insufficientStorage()}
 			}
-		}
-		frees = nil
+			return nil
+		})
+		r.waiting = append(b.syncs(), r.waiting...)
+		return
 	}
-	r.repeat(ctx, func(id string) any { return refused[id] })
-	r.waiting = append(frees, r.waiting...)
+	for i := range b.requests {
+		b.requests[i].tight = b.requests[i].commit != nil
+	}
+	r.waiting = append(b.requests, r.waiting...)
 }
 
 // repeat gives those that ask the same again, while it was under way, the

@@ -155,6 +155,38 @@ func TestAFullDiskTakesOnlyDeletes(t *testing.T) {
 	})
 }
 
+func TestOnAFullDiskAMixedCommitDeletesAllTheSame(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		w.Create(configMap("a"))
+		held := configMap("held")
+		held.Finalizers = []string{"example.com/hold"}
+		w.Create(held)
+		w.Journal.SetFull(true)
+		changes := []command.Change{
+			{Op: command.Create, Key: key("b"), Object: configMap("b")},
+			{Op: command.Delete, Key: key("a")},
+			{Op: command.Delete, Key: key("held")},
+		}
+		answer := w.CommitAs("mixed", changes...)
+		again := w.CommitAs("mixed", changes...)
+		for _, m := range []*command.Committed{answer, again} {
+			if m.Err != nil {
+				t.Fatal(m.Err)
+			}
+			s := apierrors.APIStatus(nil)
+			if !errors.As(m.Results[0].Err, &s) || s.Status().Code != 507 {
+				t.Errorf("the create: %v", m.Results[0].Err)
+			}
+			if m.Results[1].Err != nil || m.Results[2].Err != nil {
+				t.Errorf("the deletes: %v, %v", m.Results[1].Err, m.Results[2].Err)
+			}
+		}
+		if w.Get(key("a")) != nil || w.Get(key("b")) != nil || w.Get(key("held")).GetDeletionTimestamp() == nil {
+			t.Error("what was answered is not what is there")
+		}
+	})
+}
+
 func TestAFullDiskTakesNoAnswerBack(t *testing.T) {
 	controltest.Run(t, func(w *controltest.World) {
 		create := command.Change{Op: command.Create, Key: key("a"), Object: configMap("a")}
@@ -253,6 +285,7 @@ func TestWhatWasRefusedIsNotCarriedOutAfterAll(t *testing.T) {
 		registry := w.System.NewLocalPID(actors.RegistryPath)
 		for i := range 50 {
 			name := fmt.Sprint("c", i)
+			release := w.Journal.Hold() // so that the second comes while the first is under way
 			var futures []interface{ Result() (any, error) }
 			for range 2 { // the second is who lost patience with the first
 				futures = append(futures, w.System.Root.RequestFuture(registry, &command.Commit{
@@ -260,6 +293,7 @@ func TestWhatWasRefusedIsNotCarriedOutAfterAll(t *testing.T) {
 				}, time.Minute))
 			}
 			synctest.Wait()
+			release()
 			w.Advance(time.Second)
 			var refused []bool
 			for _, f := range futures {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"reflect"
-	"slices"
 	"strconv"
 	"time"
 
@@ -38,6 +37,7 @@ type batch struct {
 	ids      map[string]int // where the answer to a command is
 	entry    journal.Entry
 	size     int
+	tight    bool               // only what frees room is staged
 	staged   map[api.Key]staged // what earlier changes of this batch do
 }
 
@@ -60,8 +60,12 @@ func (r *Registry) prepare() *batch {
 		if q.commit != nil && len(b.requests) > 0 && (len(b.entry.Changes)+len(q.commit.Changes) > batchChanges || b.size > batchBytes) {
 			break
 		}
+		if q.commit != nil && len(b.ids) > 0 && q.tight != b.tight {
+			break
+		}
 		r.waiting = r.waiting[1:]
 		b.requests = append(b.requests, q)
+		b.tight = b.tight || q.tight
 		switch {
 		case q.commit == nil:
 			b.answers = append(b.answers, &command.Synced{})
@@ -119,10 +123,14 @@ func (r *Registry) carryOut(b *batch, c *command.Commit) *command.Committed {
 	answer := &command.Committed{ID: c.ID, Results: make([]command.Result, len(c.Changes))}
 	notes := make([]remembered, len(c.Changes))
 	before := len(b.entry.Changes)
+	unfit := 0
 	for i, change := range c.Changes {
 		key, object, err := r.stage(b, change)
 		answer.Results[i] = command.Result{Object: object, Err: err}
 		notes[i].Key = key
+		if apierrors.ReasonForError(err) == noRoomReason {
+			unfit++
+		}
 		if err != nil {
 			notes[i].Error = status(err)
 		} else if object != nil {
@@ -136,6 +144,9 @@ func (r *Registry) carryOut(b *batch, c *command.Commit) *command.Committed {
 		}
 		b.entry.Commands = append(b.entry.Commands, journal.Command{ID: c.ID, Result: note})
 		b.entry.Actor = c.Actor
+	}
+	if unfit > 0 && unfit == len(c.Changes) {
+		return &command.Committed{ID: c.ID, Err: insufficientStorage()}
 	}
 	return answer
 }
@@ -283,6 +294,8 @@ func (r *Registry) put(b *batch, key api.Key, was staged, object api.Object) (ap
 		return nil, apierrors.NewBadRequest(err.Error())
 	case len(value) > objectBytes:
 		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("%s has %d bytes, at most %d are stored", key, len(value), objectBytes))
+	case b.tight && !change.Frees:
+		return nil, insufficientStorage()
 	case b.size+len(value) > entryBytes:
 		return nil, apierrors.NewTooManyRequests(fmt.Sprintf("%s: the writes asked for with it are too large to be stored at once; try again", key), retryAfter)
 	}
@@ -395,14 +408,6 @@ func (r *Registry) podCIDR(b *batch) (string, error) {
 	return "", apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "", fmt.Errorf("no free /%d is left in the pod range %s; start the first agent with a larger --pod-cidr", bits, all))
 }
 
-// onlyDeletes tells whether c does nothing but delete, be it one step of a
-// graceful deletion.
-func onlyDeletes(c *command.Commit) bool {
-	return !slices.ContainsFunc(c.Changes, func(c command.Change) bool {
-		return c.Op != command.Delete && (c.Object == nil || c.Object.GetDeletionTimestamp() == nil)
-	})
-}
-
 func group(k api.Key) schema.GroupResource { return schema.ParseGroupResource(k.Resource) }
 
 func gone(k api.Key) error { return apierrors.NewNotFound(group(k), k.Name) }
@@ -411,9 +416,11 @@ func conflict(k api.Key, why string) error {
 	return apierrors.NewConflict(group(k), k.Name, errors.New(why))
 }
 
+const noRoomReason metav1.StatusReason = "InsufficientStorage"
+
 func insufficientStorage() error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: "InsufficientStorage",
+		Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: noRoomReason,
 		Message: "the journal's disk is nearly full, only deletes are taken: " + noRoomAdvice,
 	}}
 }

@@ -61,7 +61,8 @@ type Journal struct {
 	next    *Fate          // of the next proposal
 	late    *journal.Entry // to be applied when the next reign begins
 	heard   []func(journal.Leadership)
-	notices []func() // to be given in order, by whoever does it first
+	held    chan struct{} // closed when proposals go on; nil: they do
+	notices []func()      // to be given in order, by whoever does it first
 	giving  bool
 }
 
@@ -99,8 +100,33 @@ func (j *Journal) Reopen() (*Journal, error) {
 	return open(j.options, s, term+1, j.random), nil
 }
 
-// Propose implements [journal.Journal]. It returns at once.
-func (j *Journal) Propose(_ context.Context, e journal.Entry) error {
+// Hold makes proposals wait until release is called. It is for tests whose
+// actors run on goroutines: a simulation would stand still.
+func (j *Journal) Hold() (release func()) {
+	held := make(chan struct{})
+	j.mu.Lock()
+	j.held = held
+	j.mu.Unlock()
+	return func() {
+		j.mu.Lock()
+		j.held = nil
+		j.mu.Unlock()
+		close(held)
+	}
+}
+
+// Propose implements [journal.Journal]. It returns at once, unless held.
+func (j *Journal) Propose(ctx context.Context, e journal.Entry) error {
+	j.mu.Lock()
+	held := j.held
+	j.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return ctx.Err() // not written
+		}
+	}
 	j.mu.Lock()
 	err := j.propose(e)
 	j.mu.Unlock()
