@@ -293,10 +293,7 @@ func idle(b *bench) {
 	h := lab.Start(b, lab.Options{Containerd: lab.StartContainerd(b)})
 	const settle, span = 5 * time.Second, 20 * time.Second
 	time.Sleep(settle)
-	pids := []int{h.PID()}
-	for _, pid := range h.Processes("troupe-keeper") {
-		pids = append(pids, pid)
-	}
+	pids := append(h.Processes("troupe-keeper"), h.PID())
 	before := cpu(b, pids)
 	time.Sleep(span)
 	used := float64(cpu(b, pids)-before) / float64(span) * 100

@@ -133,7 +133,9 @@ func registryRate(b *bench) float64 {
 		}
 		return done.Results[0].Err
 	}
-	b.must(create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceDefault}}))
+	lab.Eventually(b, patience, "the registry takes writes", func() error {
+		return create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceDefault}})
+	})
 	return rate(b, func(caller, n int) error {
 		return create(&corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: fmt.Sprintf("c%d-%d", caller, n)},
