@@ -199,7 +199,7 @@ var sandboxChanged = note{corev1.EventTypeNormal, "SandboxChanged", "Pod sandbox
 func (s *state) makeSandbox() []effect {
 	spec, err := pod.SandboxSpec(s.pod, s.machine)
 	if err != nil {
-		return []effect{note{corev1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err)}}
+		return s.retrySandbox(err)
 	}
 	s.making = true
 	return []effect{runSandbox{spec}}
@@ -221,9 +221,14 @@ func (s *state) sandboxMade(m sandboxMade, now time.Time) []effect {
 	case errors.Is(m.err, container.ErrGone), errors.Is(m.err, container.ErrNotReady):
 		return []effect{wait{again, sandboxRetry{s.turn}}}
 	}
+	return s.retrySandbox(m.err)
+}
+
+// retrySandbox tells people why there is none, and tries again later.
+func (s *state) retrySandbox(err error) []effect {
 	s.failed++
 	return []effect{
-		note{corev1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", m.err)},
+		note{corev1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err)},
 		wait{delay(s.failed), sandboxRetry{s.turn}},
 	}
 }

@@ -67,3 +67,20 @@ func TestAnswersOfAnEarlierLife(t *testing.T) {
 		}
 	}
 }
+
+// TestASandboxThatCannotBeDescribedIsTriedAgain, as one that cannot be made.
+func TestASandboxThatCannotBeDescribedIsTriedAgain(t *testing.T) {
+	p := twoContainers()
+	p.Spec.HostAliases = []corev1.HostAlias{{IP: "none"}}
+	s := state{pod: p, old: &p.Status, phase: preparing, turn: 3}
+	for _, want := range []time.Duration{delay(1), delay(2)} {
+		todo := s.sandboxRetry(3)
+		if len(todo) != 2 || todo[1] != effect(wait{want, sandboxRetry{3}}) {
+			t.Errorf("todo %v, want a note and to wait for %v", todo, want)
+		}
+	}
+	p.Spec.HostAliases = nil
+	if todo := s.sandboxRetry(3); len(todo) != 1 || !s.making {
+		t.Errorf("todo %v once it can be", todo)
+	}
+}
