@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
@@ -203,6 +204,11 @@ func (i *images) unpack(ctx context.Context, img *image) error {
 	return client.NewImage(i.client, record).Unpack(ctx, i.snapshotter)
 }
 
+const (
+	usersWait  = 5 * time.Minute // a large image may have to be unpacked
+	removeWait = 10 * time.Second
+)
+
 // user finds who a container of the image runs as. The image's own files are
 // read once.
 func (i *images) user(ctx context.Context, img *image, sec container.Security) (specs.User, error) {
@@ -214,7 +220,11 @@ func (i *images) user(ctx context.Context, img *image, sec container.Security) (
 	return resolveUser(sec, img.config.User, img.passwd, img.group)
 }
 
+// readUsers goes on when its caller gives up: others wait for the same, and
+// what it made is to be removed.
 func (i *images) readUsers(ctx context.Context, img *image) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), usersWait)
+	defer cancel()
 	key := "troupe-users-" + rand.Text()
 	view := func() ([]mount.Mount, error) {
 		return i.snapshots.View(ctx, key, img.chain, snapshots.WithLabels(map[string]string{labelRoot: "true", labelKeep: "true"}))
@@ -242,7 +252,9 @@ func (i *images) readUsers(ctx context.Context, img *image) error {
 		img.group, err = readIfThere(root, "etc/group")
 		return err
 	})
-	return errors.Join(err, i.snapshots.Remove(ctx, key))
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWait)
+	defer cancel()
+	return errors.Join(err, i.snapshots.Remove(clean, key))
 }
 
 func readIfThere(root *os.Root, name string) ([]byte, error) {
