@@ -108,7 +108,7 @@ func (r *Runtime) create(ctx context.Context, s container.Spec) error {
 	}
 	in := specInput{
 		Spec: s, box: box, paths: r.boxes.Paths(box), image: img.config, user: who, oomFloor: r.oomFloor,
-		group: r.groups.of(s.Sandbox, s.ID),
+		group: r.groups.of(s.Sandbox, s.ID), profiles: filepath.Join(r.c.DataDir, "seccomp"),
 	}
 	if s.TerminationMessagePath != "" {
 		in.message = filepath.Join(dir, "message")

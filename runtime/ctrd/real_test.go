@@ -105,6 +105,14 @@ func TestWhatAContainerSees(t *testing.T) {
 	if err := os.WriteFile(host+"/file", []byte("from the machine\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	profiles := filepath.Join(m.config.DataDir, "seccomp", "team")
+	if err := os.MkdirAll(profiles, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	profile := `{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chmod", "fchmod", "fchmodat", "fchmodat2"], "action": "SCMP_ACT_ERRNO"}]}`
+	if err := os.WriteFile(filepath.Join(profiles, "nochmod.json"), []byte(profile), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name   string
 		script string
@@ -131,6 +139,9 @@ func TestWhatAContainerSees(t *testing.T) {
 		{"no new privileges", "grep NoNewPrivs /proc/self/status", func(s *container.Spec) { s.Security.NoNewPrivs = true }, "NoNewPrivs:\t1\n"},
 		{"seccomp by default", "grep ^Seccomp: /proc/self/status", nil, "Seccomp:\t2\n"},
 		{"no seccomp", "grep ^Seccomp: /proc/self/status", func(s *container.Spec) { s.Security.Seccomp = "Unconfined" }, "Seccomp:\t0\n"},
+		{"seccomp by a profile of the machine", "grep ^Seccomp: /proc/self/status; chmod 600 /tmp 2>/dev/null || echo no", func(s *container.Spec) {
+			s.Security.Seccomp = "localhost/team/nochmod.json"
+		}, "Seccomp:\t2\nno\n"},
 		{"masked paths", "touch /proc/sys/x 2>/dev/null || echo no", func(s *container.Spec) { s.Security.MaskedPaths = true }, "no\n"},
 		{"a root that cannot be written", "touch /x 2>/dev/null || echo no", func(s *container.Spec) { s.Security.ReadOnlyRoot = true }, "no\n"},
 		{"its own process IDs", "echo $$", nil, "1\n"},
@@ -175,6 +186,9 @@ func TestWhatAContainerSees(t *testing.T) {
 		{"root-refused", func(s *container.Spec) { s.Security.RunAsNonRoot = true }, "runAsNonRoot"},
 		{"unknown-capability", func(s *container.Spec) { s.Security.AddCaps = []string{"FLY"} }, "FLY"},
 		{"unknown-profile", func(s *container.Spec) { s.Security.Seccomp = "x" }, `"x"`},
+		{"no-such-profile", func(s *container.Spec) { s.Security.Seccomp = "localhost/none.json" }, m.config.DataDir + "/seccomp/none.json"},
+		{"profile-elsewhere", func(s *container.Spec) { s.Security.Seccomp = "localhost/../x.json" }, `"../x.json"`},
+		{"absolute-profile", func(s *container.Spec) { s.Security.Seccomp = "localhost//etc/x.json" }, `"/etc/x.json"`},
 		{"relative-mount", func(s *container.Spec) {
 			s.Mounts = []container.Mount{{HostPath: "rel", ContainerPath: "/x"}}
 		}, "rel"},

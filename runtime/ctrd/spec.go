@@ -35,6 +35,7 @@ type specInput struct {
 	pidNS    string // of the pod's process 1
 	group    string
 	oomFloor int
+	profiles string // directory of seccomp profiles
 }
 
 // defaultCaps are what Docker and Kubernetes leave to a container.
@@ -256,6 +257,10 @@ func (in *specInput) seccomp(s *specs.Spec) error {
 		// takes half of the time that it takes to build the filter: 9 ms a start.
 		s.Linux.Seccomp.Architectures = slices.DeleteFunc(s.Linux.Seccomp.Architectures, func(a specs.Arch) bool { return a == specs.ArchX32 })
 	case local:
+		if !filepath.IsLocal(file) {
+			return fmt.Errorf("seccomp profile %q: %w: no path inside %s", file, container.ErrInvalid, in.profiles)
+		}
+		file = filepath.Join(in.profiles, file)
 		raw, err := os.ReadFile(file)
 		if err == nil {
 			s.Linux.Seccomp = &specs.LinuxSeccomp{}
