@@ -111,10 +111,11 @@ func run(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	defer server.Close()
-	if err := o.dirs().WritePID(); err != nil {
+	forget, err := o.dirs().WritePID()
+	if err != nil {
 		return err
 	}
-	defer os.Remove(o.dirs().PIDFile())
+	defer forget()
 	log.Info("agent is up", "version", build.Version(), "socket", o.Socket)
 	select {
 	case <-ctx.Done():

@@ -8,10 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // The directories of an agent that was told no others.
@@ -102,22 +105,56 @@ func (d Dirs) Log() string { return filepath.Join(d.Data, "trouped.log") }
 // when the machine has none: configuration, state and socket.
 func (d Dirs) Containerd() string { return filepath.Join(d.Run, "containerd") }
 
-// WritePID writes the calling process's id. The file goes when the process ends in
-// order; one left by a process that was killed is told by PID.
-func (d Dirs) WritePID() error {
+// WritePID writes the calling process's id and returns what removes it again.
+// The process holds a lock on the file, so that one left by a process that was
+// killed is told from one that is in use.
+func (d Dirs) WritePID() (remove func(), err error) {
 	if err := os.MkdirAll(d.Run, 0o755); err != nil {
-		return err
+		return nil, err
 	}
-	return replace(d.PIDFile(), []byte(strconv.Itoa(os.Getpid())+"\n"))
+	tmp := d.PIDFile() + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		_, err = fmt.Fprintln(f, os.Getpid())
+	}
+	if err == nil {
+		err = os.Rename(tmp, d.PIDFile())
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", d.PIDFile(), err)
+	}
+	return func() {
+		os.Remove(d.PIDFile())
+		f.Close()
+	}, nil
 }
 
-// PID is the running agent's process id, 0 if none runs: a file without a
-// process, or with a process that is something else by now, counts as none.
+// PID is the running agent's process id, 0 if none runs: a file that no process
+// holds counts as none, whatever has its process id by now.
 func (d Dirs) PID() (int, error) {
-	b, err := os.ReadFile(d.PIDFile())
+	f, err := os.Open(d.PIDFile())
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil
 	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); {
+	case err == nil:
+		return 0, nil
+	case !errors.Is(err, unix.EWOULDBLOCK):
+		return 0, fmt.Errorf("%s: %w", d.PIDFile(), err)
+	}
+	b, err := io.ReadAll(f)
 	if err != nil {
 		return 0, err
 	}

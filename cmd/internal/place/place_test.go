@@ -1,6 +1,7 @@
 package place_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,7 +30,8 @@ func TestAProcessThatIsNoAgentIsNotTakenForOne(t *testing.T) {
 	if pid, err := d.PID(); pid != 0 || err != nil {
 		t.Fatalf("PID without a file: %d, %v", pid, err)
 	}
-	if err := d.WritePID(); err != nil {
+	forget, err := d.WritePID()
+	if err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(d.PIDFile())
@@ -40,11 +42,35 @@ func TestAProcessThatIsNoAgentIsNotTakenForOne(t *testing.T) {
 	if pid, err := d.PID(); pid != 0 || err != nil {
 		t.Fatalf("PID of another process: %d, %v", pid, err)
 	}
-	if err := os.WriteFile(d.PIDFile(), []byte("garbage"), 0o644); err != nil {
+	forget()
+	if _, err := os.Stat(d.PIDFile()); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("pid file after the end: %v", err)
+	}
+}
+
+// TestAProcessIDThatAnotherAgentHasByNow: the file of an agent that was killed
+// may name the process of another one.
+func TestAProcessIDThatAnotherAgentHasByNow(t *testing.T) {
+	if err := os.WriteFile("/proc/self/comm", []byte("trouped"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.PID(); err == nil {
-		t.Fatal("PID of a broken file: no error")
+	if !place.IsAgent(os.Getpid()) {
+		t.Fatal("this process is not taken for an agent")
+	}
+	mine, others := place.Dirs{Run: t.TempDir()}, place.Dirs{Run: t.TempDir()}
+	forget, err := mine.WritePID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer forget()
+	if err := os.WriteFile(others.PIDFile(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if pid, err := mine.PID(); pid != os.Getpid() || err != nil {
+		t.Errorf("the file that is held: %d, %v", pid, err)
+	}
+	if pid, err := others.PID(); pid != 0 || err != nil {
+		t.Errorf("the file that nobody holds: %d, %v", pid, err)
 	}
 }
 
