@@ -157,6 +157,9 @@ func exists(path string) bool {
 // node is Ready.
 func startDetached(ctx context.Context, a *agent, d place.Dirs, args []string, out io.Writer) error {
 	started := time.Now()
+	if err := d.Own(); err != nil { // before the log is put there
+		return err
+	}
 	if err := os.MkdirAll(d.Data, 0o755); err != nil {
 		return err
 	}

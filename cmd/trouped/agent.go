@@ -64,6 +64,9 @@ func run(ctx context.Context, o *options) (err error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.level})).With("node", o.Name)
 	slog.SetDefault(log)
 	klog.SetSlogLogger(log.With("library", "kubernetes"))
+	if err := o.dirs().Own(); err != nil {
+		return err
+	}
 	for _, dir := range []string{o.DataDir, o.RunDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err

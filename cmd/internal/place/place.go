@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,6 +51,47 @@ func (d Dirs) Resolve() (Dirs, error) {
 		return d, fmt.Errorf("--data-dir %s stands in --run-dir %s, which \"troupe down\" removes: choose another", d.Data, d.Run)
 	}
 	return d, nil
+}
+
+// What an agent puts into its directories, and what its operator may have put
+// there before: a log, seccomp profiles, the root of a file system.
+var (
+	inData = []string{
+		"addresses", "agent.json.new", "containerd", "journal", "keeper.log", "lock", "logs", "lost+found", "pods", "seal.key", "seccomp", "trouped.log",
+	}
+	inRun = []string{"containerd", "io", "keeper", "keeper.sock", "netns", "troupe.pid", "troupe.pid.new", "troupe.sock"}
+)
+
+// Own refuses directories that hold what is not an agent's, before one starts
+// there for the first time: "troupe down --purge" removes them.
+func (d Dirs) Own() error {
+	s, known, err := d.Read()
+	if err != nil {
+		return err
+	}
+	if !known {
+		if err := onlyHolds("--data-dir", d.Data, inData); err != nil {
+			return err
+		}
+	}
+	if s.RunDir == d.Run {
+		return nil
+	}
+	return onlyHolds("--run-dir", d.Run, inRun)
+}
+
+func onlyHolds(flag, dir string, known []string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	for _, e := range entries {
+		if !slices.Contains(known, e.Name()) && !strings.HasPrefix(e.Name(), "seal.key.new-") {
+			return fmt.Errorf("%s %s holds %q, which is not of an agent; \"troupe down\" removes the directory, so give the agent one of its own, such as %s",
+				flag, dir, e.Name(), filepath.Join(dir, "troupe"))
+		}
+	}
+	return nil
 }
 
 // resolve follows the links of the part of a path that is there.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/troupe-sh/troupe/cmd/internal/place"
@@ -102,5 +103,50 @@ func TestAgentsAreNamedByTheirData(t *testing.T) {
 	a, b := place.Dirs{Data: "/var/lib/a"}, place.Dirs{Data: "/var/lib/b"}
 	if own := (place.Dirs{Data: place.DataDir}); own.Name() != "troupe" || a.Name() == b.Name() || a.Name() == own.Name() {
 		t.Errorf("names %s, %s, %s", own.Name(), a.Name(), b.Name())
+	}
+}
+
+func TestADirectoryWithOthersThingsIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	put := func(path string) {
+		t.Helper()
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("begun/trouped.log") // and nothing else: a start that failed
+	put("begun/lock")
+	put("begun/journal/raft.db")
+	put("left/netns/u1/net")
+	put("left/keeper/lock")
+	put("home/thesis.txt")
+	data := func(name string) string { return filepath.Join(dir, name) }
+	for d, holds := range map[place.Dirs]string{
+		{Data: data("new"), Run: data("run")}:    "",
+		{Data: data("begun"), Run: data("left")}: "",
+		{Data: data("home"), Run: data("run")}:   "--data-dir",
+		{Data: data("new"), Run: data("home")}:   "--run-dir",
+	} {
+		err := d.Own()
+		if holds == "" && err != nil || holds != "" && (err == nil || !strings.Contains(err.Error(), holds) || !strings.Contains(err.Error(), "thesis.txt")) {
+			t.Errorf("%+v: %v", d, err)
+		}
+	}
+	known := place.Dirs{Data: data("begun"), Run: data("left")}
+	if err := known.Write(place.Settings{RunDir: known.Run}); err != nil {
+		t.Fatal(err)
+	}
+	put("begun/note.txt") // later, beside the agent's
+	put("left/note.txt")
+	if err := known.Own(); err != nil {
+		t.Errorf("an agent that was there before: %v", err)
+	}
+	known.Run = data("home")
+	if err := known.Own(); err == nil {
+		t.Error("another run directory, of somebody else: no error")
 	}
 }
