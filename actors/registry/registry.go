@@ -107,8 +107,21 @@ func (r *Registry) take(ctx actor.Context, q request) {
 		answer(ctx, q, &command.Committed{ID: q.commit.ID, Err: apierrors.NewTooManyRequests("too many writes wait for the journal", retryAfter)})
 		return
 	}
+	if q.commit == nil && r.awaits(q.sender) {
+		return // asked again, and the answer to the first is the same
+	}
 	r.waiting = append(r.waiting, q)
 	r.next(ctx)
+}
+
+// awaits tells whether the last that sender asked, and still waits for, is a Sync.
+func (r *Registry) awaits(sender *actor.PID) bool {
+	for _, q := range slices.Backward(r.waiting) {
+		if sender != nil && q.sender != nil && q.sender.Equal(sender) {
+			return q.commit == nil
+		}
+	}
+	return false
 }
 
 // next sends all that waits, up to a batch's size, on its way.

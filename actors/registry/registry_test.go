@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -368,6 +369,36 @@ func TestASyncIsNotAnsweredWhileAnOutcomeIsUnknown(t *testing.T) {
 		synced := w.System.Root.RequestFuture(w.System.NewLocalPID(actors.RegistryPath), &command.Sync{}, time.Second)
 		if answer, err := synced.Result(); err == nil {
 			t.Errorf("got %T, and the write may still come", answer)
+		}
+	})
+}
+
+func TestASyncAskedAgainIsAnsweredOnce(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		release := w.Journal.Hold()
+		registry := w.System.NewLocalPID(actors.RegistryPath)
+		w.System.Root.Send(registry, &command.Commit{Changes: []command.Change{{Op: command.Create, Key: key("a"), Object: configMap("a")}}})
+		answers := 0
+		asker := w.System.Root.Spawn(actor.PropsFromFunc(func(ctx actor.Context) {
+			switch ctx.Message().(type) {
+			case string:
+				ctx.Request(registry, &command.Sync{})
+			case *command.Synced:
+				answers++
+			}
+		}))
+		synctest.Wait()
+		for range 5 {
+			w.System.Root.Send(asker, "ask")
+		}
+		w.Advance(time.Second)
+		if answers != 0 {
+			t.Error("answered while a batch was under way")
+		}
+		release()
+		w.Advance(time.Second)
+		if answers != 1 {
+			t.Errorf("%d answers", answers)
 		}
 	})
 }

@@ -18,6 +18,7 @@ import (
 
 const (
 	silence = 10 * time.Second       // an answer that takes longer was lost with whoever owed it
+	hush    = time.Second            // the same of a Sync: nothing can be done before its answer, and asking costs little
 	backoff = 500 * time.Millisecond // after "try again"
 	absence = 50 * time.Millisecond  // while there is no registry: it is about to start, or to start again
 )
@@ -47,7 +48,7 @@ func New(registry func() *actor.PID, work mailbox.Work) *Writer {
 func (w *Writer) Sync(ctx actor.Context) {
 	w.syncing = true
 	ctx.Request(w.registry(), &command.Sync{})
-	w.wait(ctx, silence, "")
+	w.wait(ctx, hush, "")
 }
 
 // Synced takes the answer to Sync. It returns false when none is awaited: that
