@@ -526,7 +526,7 @@ func (u *user) unlike(key api.Key, want *wish) error {
 		if !runs(want.image) && want.policy != corev1.RestartPolicyAlways && want.image == "done:1" && len(o.Spec.Containers) == 1 {
 			return fmt.Errorf("%s should have ended, it is %s", key, o.Status.Phase)
 		}
-		if runs(want.image) && !(want.policy == corev1.RestartPolicyNever && slices.ContainsFunc(o.Status.ContainerStatuses, exited)) {
+		if runs(want.image) && !(want.policy != corev1.RestartPolicyAlways && slices.ContainsFunc(o.Status.ContainerStatuses, exited)) {
 			return unready(o)
 		}
 	}
