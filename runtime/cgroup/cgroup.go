@@ -109,6 +109,24 @@ func Exists(group string) bool {
 	return err == nil
 }
 
+// Busy tells whether a process is in the group or below it.
+func Busy(group string) bool {
+	root := mountpoint
+	if !Unified() {
+		root = filepath.Join(mountpoint, "memory")
+	}
+	busy := false
+	// What goes while it is looked at has no process.
+	_ = filepath.WalkDir(filepath.Join(root, group), func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Name() == "cgroup.procs" {
+			b, _ := os.ReadFile(path)
+			busy = busy || len(b) > 0
+		}
+		return nil
+	})
+	return busy
+}
+
 // roots are the directories that a group may stand in.
 func roots() ([]string, error) {
 	if Unified() {

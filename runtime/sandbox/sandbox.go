@@ -157,7 +157,7 @@ func (s *Store) run(spec container.SandboxSpec, alive func() uint32) (container.
 	rec := record{Spec: spec, Addr: old.Addr}
 	if spec.HostNetwork {
 		rec.Addr = netip.Addr{}
-	} else if rec.Addr, err = s.addresses.of(spec.ID, s.network().PodCIDR); err != nil {
+	} else if rec.Addr, err = s.address(rec, alive); err != nil {
 		return container.Sandbox{}, err
 	}
 	raw, err := json.Marshal(rec)
@@ -191,6 +191,23 @@ func (s *Store) run(spec container.SandboxSpec, alive func() uint32) (container.
 		return container.Sandbox{}, err
 	}
 	return whole, ports()
+}
+
+// address is the sandbox's. One that the machine's present pod network does not
+// have leads nowhere: it is given back, unless something still runs with it.
+func (s *Store) address(r record, alive func() uint32) (netip.Addr, error) {
+	cidr := s.network().PodCIDR
+	addr, err := s.addresses.of(r.Spec.ID, cidr)
+	if err != nil || !cidr.IsValid() || usable(cidr, addr) || alive() != 0 || cgroup.Busy(s.Paths(r.Spec).Cgroup) {
+		return addr, err
+	}
+	s.c.Log.Info("a sandbox's address is outside the pod network, it gets another", "sandbox", r.Spec.ID, "address", addr, "network", cidr)
+	for _, undo := range []func(id string) error{s.unwire, s.unpin, s.addresses.release} {
+		if err := undo(r.Spec.ID); err != nil {
+			return netip.Addr{}, err
+		}
+	}
+	return s.addresses.of(r.Spec.ID, cidr)
 }
 
 func (s *Store) recordPath(id string) string { return filepath.Join(s.podDir(id), "sandbox.json") }

@@ -244,6 +244,40 @@ func TestRunTwiceAndAfterARestart(t *testing.T) {
 	}
 }
 
+func TestAnAddressOutsideThePodNetworkIsReplaced(t *testing.T) {
+	c := config(t)
+	s := open(t, c)
+	idle, busy := run(t, s, spec("idle")), run(t, s, spec("busy"))
+	later := netip.MustParsePrefix("10.77.9.0/24")
+	if err := s.Configure(t.Context(), container.Network{PodCIDR: later, ClusterCIDR: netip.MustParsePrefix("10.77.0.0/16")}); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.Run(t.Context(), spec("busy"), func() uint32 { return uint32(os.Getpid()) }); err != nil || again.Addr != busy.Addr {
+		t.Errorf("something runs in it: %v, %v; want %v still", again.Addr, err, busy.Addr)
+	}
+	again := run(t, s, spec("idle"))
+	if !later.Contains(again.Addr) || again.Addr == idle.Addr {
+		t.Errorf("nothing runs in it: %v, want one of %v", again.Addr, later)
+	}
+	if all, err := s.List(); err != nil || len(all) != 2 || all[1].Addr != again.Addr || !all[1].Ready {
+		t.Errorf("listed %+v, %v", all, err)
+	}
+	err := inside(t, s.Paths(spec("idle")), func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		if err == nil && (len(addrs) != 1 || addrs[0].IP.String() != again.Addr.String()) {
+			err = fmt.Errorf("eth0 has %v", addrs)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // links are the machine's ends of pairs.
 func links(t *testing.T) []string {
 	t.Helper()
