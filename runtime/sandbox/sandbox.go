@@ -50,6 +50,7 @@ type Store struct {
 	hostNS    int             // the same, as a file
 	busy      *locker.Locker  // by ID
 	addresses *addresses
+	strays    sync.Map // names that were warned of
 
 	mu  sync.Mutex
 	net network
@@ -69,8 +70,11 @@ type record struct {
 	Addr netip.Addr
 }
 
-// An ID becomes the name of directories, links and control groups.
-var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+// An ID becomes the name of directories, links and control groups, and what
+// containerd takes.
+var validName = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$`)
+
+func validID(id string) bool { return len(id) <= 128 && validName.MatchString(id) }
 
 // Open reads what there is. It must be called in the machine's network namespace.
 func Open(c Config) (*Store, error) {
@@ -137,7 +141,7 @@ func qos(spec container.SandboxSpec) string {
 // that runs in it, or 0: a pin that was lost is made again from it, so that
 // its containers need not restart.
 func (s *Store) Run(_ context.Context, spec container.SandboxSpec, alive func() uint32) (container.Sandbox, error) {
-	if !validID.MatchString(spec.ID) {
+	if !validID(spec.ID) {
 		return container.Sandbox{}, fmt.Errorf("sandbox ID %q: %w", spec.ID, container.ErrInvalid)
 	}
 	s.busy.Lock(spec.ID)
@@ -290,6 +294,12 @@ func (s *Store) List() ([]container.Sandbox, error) {
 	}
 	var all []container.Sandbox
 	for _, id := range slices.Sorted(maps.Keys(found)) {
+		if !validID(id) {
+			if _, told := s.strays.LoadOrStore(id, true); !told {
+				s.c.Log.Warn("something stands among the sandboxes that is none: remove it by hand", "name", id, "directories", []string{s.pinDir(""), s.podDir("")})
+			}
+			continue
+		}
 		rec, _, err := s.read(id)
 		switch {
 		case err == nil:
@@ -311,7 +321,7 @@ func exists(path string) bool {
 // Remove removes everything of a sandbox; what is not there is no error. Its
 // containers are gone before.
 func (s *Store) Remove(_ context.Context, id string) error {
-	if !validID.MatchString(id) {
+	if !validID(id) {
 		return fmt.Errorf("remove sandbox %q: %w", id, container.ErrInvalid)
 	}
 	s.busy.Lock(id)

@@ -1,6 +1,7 @@
 package sandbox_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -619,4 +620,24 @@ func BenchmarkSandbox(b *testing.B) {
 	}
 	b.ReportMetric(float64(run.Microseconds())/1000/float64(i), "ms/run")
 	b.ReportMetric(float64(remove.Microseconds())/1000/float64(i), "ms/remove")
+}
+
+func TestAStrayIsToldOfOnce(t *testing.T) {
+	c := config(t)
+	var log bytes.Buffer
+	c.Log = slog.New(slog.NewTextHandler(&log, nil))
+	s := open(t, c)
+	for _, dir := range []string{filepath.Join(c.RunDir, "netns", ".stray"), filepath.Join(c.DataDir, "pods", "a--b")} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		if all, err := s.List(); err != nil || len(all) > 0 {
+			t.Errorf("listed %+v, %v", all, err)
+		}
+	}
+	if got := log.String(); strings.Count(got, "name=.stray") != 1 || strings.Count(got, "name=a--b") != 1 {
+		t.Errorf("log:\n%s", got)
+	}
 }
