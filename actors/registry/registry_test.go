@@ -3,6 +3,7 @@ package registry_test
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -274,6 +275,31 @@ func TestFinalizersHoldADelete(t *testing.T) {
 		}
 		controltest.Update(w, key("a"), func(c *corev1.ConfigMap) { c.Finalizers = nil })
 		w.Must(command.Change{Op: command.Delete, Key: key("a")})
+		if w.Get(key("a")) != nil {
+			t.Error("it stayed")
+		}
+	})
+}
+
+func TestAPurgeHeedsVersionsAndNoFinalizers(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		held := configMap("a")
+		held.Finalizers = []string{"example.com/hold"}
+		seen := w.Create(held)
+		version, err := strconv.ParseUint(seen.GetResourceVersion(), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := controltest.Update(w, key("a"), func(c *corev1.ConfigMap) { c.Data["a"] = "2" })
+		purge := command.Change{Op: command.Purge, Key: key("a"), UID: now.UID, Version: version}
+		if answer := w.Commit(purge); !apierrors.IsConflict(answer.Results[0].Err) {
+			t.Errorf("of what has changed since: %v", answer.Results[0].Err)
+		}
+		if w.Get(key("a")) == nil {
+			t.Fatal("and it went")
+		}
+		purge.Version++
+		w.Must(purge)
 		if w.Get(key("a")) != nil {
 			t.Error("it stayed")
 		}

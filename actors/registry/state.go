@@ -238,8 +238,13 @@ func (r *Registry) stage(b *batch, c command.Change) (api.Key, api.Object, error
 		object, err := r.put(b, key, was, object)
 		return key, object, err
 	case command.Delete:
-		object, err := r.remove(b, key, was)
-		return key, object, err
+		if len(was.object.GetFinalizers()) > 0 {
+			object, err := r.mark(b, key, was)
+			return key, object, err
+		}
+		return key, r.remove(b, key, was), nil
+	case command.Purge:
+		return key, r.remove(b, key, was), nil
 	}
 	return key, nil, apierrors.NewBadRequest(fmt.Sprintf("%s: unknown operation %d", key, c.Op))
 }
@@ -306,22 +311,24 @@ func (r *Registry) put(b *batch, key api.Key, was staged, object api.Object) (ap
 	return object, nil
 }
 
-// remove stages the end of key; what has finalizers stays, marked for deletion.
-func (r *Registry) remove(b *batch, key api.Key, was staged) (api.Object, error) {
-	if len(was.object.GetFinalizers()) > 0 {
-		object := was.object.DeepCopyObject().(api.Object)
-		if object.GetDeletionTimestamp() == nil {
-			now := metav1.NewTime(r.work.Now().Truncate(time.Second))
-			object.SetDeletionTimestamp(&now)
-		}
-		object.SetDeletionGracePeriodSeconds(new(int64))
-		return r.put(b, key, was, object)
+// mark stages key as deleted; it stays until its finalizers are gone.
+func (r *Registry) mark(b *batch, key api.Key, was staged) (api.Object, error) {
+	object := was.object.DeepCopyObject().(api.Object)
+	if object.GetDeletionTimestamp() == nil {
+		now := metav1.NewTime(r.work.Now().Truncate(time.Second))
+		object.SetDeletionTimestamp(&now)
 	}
+	object.SetDeletionGracePeriodSeconds(new(int64))
+	return r.put(b, key, was, object)
+}
+
+// remove stages the end of key.
+func (r *Registry) remove(b *batch, key api.Key, was staged) api.Object {
 	version := b.add(journal.Change{Key: key})
 	b.staged[key] = staged{version: version}
 	object := was.object.DeepCopyObject().(api.Object)
 	object.SetResourceVersion(strconv.FormatUint(version, 10))
-	return object, nil
+	return object
 }
 
 // add numbers a change.

@@ -19,6 +19,7 @@ const (
 	Update    // replace all of it; 409 Conflict if Version or UID moved
 	Status    // replace .status alone, whatever else changed meanwhile; UID must match
 	Delete    // remove it from the registry at once (graceful deletion is an Update that sets deletionTimestamp: api.BeginDelete)
+	Purge     // Delete, whatever finalizers the object has: whoever asks has seen to them
 )
 
 // Change is one write. Changes of one Commit succeed or fail each for itself.

@@ -55,13 +55,11 @@ const (
 	unknownAgainMax = time.Second
 )
 
-// write has changes of one object committed together, and answers with the
-// object as the last one left it, or with the first error. An unknown outcome
-// is asked for again, with the same ID, until it is known or the request's
-// time is over.
-func (d *Door) write(ctx context.Context, verb string, changes ...command.Change) (api.Object, error) {
-	c := changes[0]
-	commit := &command.Commit{ID: commandID(ctx, verb, c), Actor: userName(ctx), Changes: changes}
+// write has a change committed, and answers with the object as it left it. An
+// unknown outcome is asked for again, with the same ID, until it is known or
+// the request's time is over.
+func (d *Door) write(ctx context.Context, verb string, c command.Change) (api.Object, error) {
+	commit := &command.Commit{ID: commandID(ctx, verb, c), Actor: userName(ctx), Changes: []command.Change{c}}
 	unknown := false
 	for wait := unknownAgain; ; wait = min(2*wait, unknownAgainMax) {
 		done, err := d.commit(ctx, commit)
@@ -72,17 +70,10 @@ func (d *Door) write(ctx context.Context, verb string, changes ...command.Change
 		unknown = errors.Is(err, journal.ErrUnknownOutcome) ||
 			unknown && (apierrors.IsServiceUnavailable(err) || apierrors.IsTooManyRequests(err))
 		if err == nil {
-			if len(done.Results) != len(changes) {
-				return nil, fmt.Errorf("%s %s: the registry gave %d answers to %d changes", verb, c.Key, len(done.Results), len(changes))
+			if len(done.Results) != 1 {
+				return nil, fmt.Errorf("%s %s: the registry gave %d answers to one change", verb, c.Key, len(done.Results))
 			}
-			var last api.Object
-			for _, r := range done.Results {
-				if r.Err != nil {
-					return nil, r.Err
-				}
-				last = r.Object
-			}
-			return last, nil
+			return done.Results[0].Object, done.Results[0].Err
 		}
 		if !unknown {
 			return nil, err

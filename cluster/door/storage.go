@@ -146,11 +146,9 @@ func (s *kindStorage) Delete(ctx context.Context, path string, out runtime.Objec
 		if err := validate(ctx, current); err != nil {
 			return err
 		}
-		changes, err := s.removal(key, record, current)
-		if err != nil {
-			return err
-		}
-		deleted, err := s.door.write(ctx, "delete", changes...)
+		// Whoever stands above decided that the finalizers are done with, and has
+		// not written it: for a Delete the registry would keep the object.
+		deleted, err := s.door.write(ctx, "delete", command.Change{Op: command.Purge, Key: key, UID: uid(current), Version: record.Seq})
 		switch {
 		case err == nil:
 			return s.internal(deleted, out)
@@ -163,25 +161,6 @@ func (s *kindStorage) Delete(ctx context.Context, path string, out runtime.Objec
 			return err
 		}
 	}
-}
-
-// removal is what takes an object away. Whoever stands above decided that the
-// finalizers are done with, and has not written it: the registry would keep an
-// object for their sake.
-func (s *kindStorage) removal(key api.Key, record *journal.Record, current runtime.Object) ([]command.Change, error) {
-	gone := command.Change{Op: command.Delete, Key: key, UID: uid(current), Version: record.Seq}
-	if m, ok := current.(metav1.Object); !ok || len(m.GetFinalizers()) == 0 {
-		return []command.Change{gone}, nil
-	}
-	o, err := s.external(current)
-	if err != nil {
-		return nil, err
-	}
-	o.SetFinalizers(nil)
-	free := gone
-	free.Op, free.Object = command.Update, o
-	gone.Version = 0 // that of the change before, which is not known yet
-	return []command.Change{free, gone}, nil
 }
 
 // GuaranteedUpdate implements [storage.Interface].
