@@ -79,12 +79,11 @@ func Run(t *testing.T, body func(w *World)) {
 func (w *World) StartAgent() {
 	w.T.Helper()
 	w.lives++
-	addr := w.Host.Addr
 	tree, err := supervise.Start(w.System, actors.Machine(actors.MachineDeps{
 		System: w.System, Node: Node, Feed: feed.FromHub(w.Journal.Hub(), Node),
 		Registry: func() *actor.PID { return w.System.NewLocalPID(actors.RegistryPath) },
 		Runtime:  w.Runtime, Volumes: w.Volumes, Disk: w.Disk, Host: facts{w},
-		Machine: pod.Machine{Name: Node, Addrs: []netip.Addr{addr}, Memory: w.Host.Memory, LogDir: "/logs"},
+		Machine: pod.Machine{Name: Node, Addrs: func() []netip.Addr { return []netip.Addr{w.Host.Addr} }, Memory: w.Host.Memory, LogDir: "/logs"},
 		Version: "v1.36.3+troupe", Kernel: mailbox.Real(), Log: w.log,
 	}), supervise.Options{Log: w.log, Fell: func(err error) { w.T.Errorf("the node tree fell: %v", err) }})
 	if err != nil {

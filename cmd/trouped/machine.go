@@ -148,10 +148,6 @@ func (a *agent) startMachine(ctx context.Context, runtime *ctrd.Runtime) error {
 	if err != nil {
 		return fmt.Errorf("look at this machine: %w", err)
 	}
-	var addrs []netip.Addr
-	if facts.Addr.IsValid() {
-		addrs = append(addrs, facts.Addr)
-	}
 	dns, err := host.DNS()
 	if err != nil {
 		return err
@@ -164,7 +160,7 @@ func (a *agent) startMachine(ctx context.Context, runtime *ctrd.Runtime) error {
 		Host: machine, Disk: disk, ClusterCIDR: a.options.pods, Version: build.Kubernetes() + "+troupe",
 		Backoff: a.options.RestartBackoff.Duration,
 		Machine: pod.Machine{
-			Name: a.options.Name, Addrs: addrs, Memory: facts.Memory, LogDir: poddir.LogDir(a.options.DataDir), DNS: dns,
+			Name: a.options.Name, Addrs: machine.Addrs, Memory: facts.Memory, LogDir: poddir.LogDir(a.options.DataDir), DNS: dns,
 		},
 		Kernel: mailbox.Real(), Log: a.log,
 	}), supervise.Options{Log: a.log, Fell: a.fall("node")})

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -41,6 +42,7 @@ type Facts struct {
 type Host struct {
 	dataDir string
 	addr    netip.Addr
+	seen    atomic.Pointer[netip.Addr] // by the last Facts
 }
 
 // New returns a Host whose pods are kept below dataDir. addr, if valid, is the
@@ -75,7 +77,17 @@ func (h *Host) Facts(context.Context) (Facts, error) {
 			return Facts{}, err
 		}
 	}
+	h.seen.Store(&f.Addr)
 	return f, nil
+}
+
+// Addrs are the machine's as Facts last saw it: one, or none. It may be called
+// at the same time as Facts.
+func (h *Host) Addrs() []netip.Addr {
+	if a := h.seen.Load(); a != nil && a.IsValid() {
+		return []netip.Addr{*a}
+	}
+	return nil
 }
 
 // line is the content of a file that may be missing.

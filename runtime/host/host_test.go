@@ -3,14 +3,22 @@ package host
 import (
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
 func TestFactsOfThisMachine(t *testing.T) {
 	want := netip.MustParseAddr("192.0.2.7")
-	f, err := New(t.TempDir(), want).Facts(t.Context())
+	h := New(t.TempDir(), want)
+	if a := h.Addrs(); len(a) > 0 {
+		t.Errorf("addresses %v of a machine that nobody looked at", a)
+	}
+	f, err := h.Facts(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if a := h.Addrs(); !slices.Equal(a, []netip.Addr{want}) {
+		t.Errorf("addresses %v, want %v", a, want)
 	}
 	if f.Addr != want {
 		t.Errorf("address %v, want the operator's %v", f.Addr, want)

@@ -28,7 +28,7 @@ func TestAnEnvironmentSpeaksOfItsPod(t *testing.T) {
 			},
 		}}},
 	}
-	m := pod.Machine{Name: "n1", Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
+	m := pod.Machine{Name: "n1", Addrs: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.1")} }}
 	addr := netip.MustParseAddr("10.244.0.7")
 	spec, err := pod.ContainerSpec(p, &p.Spec.Containers[0], m, addr, 0, container.Image{}, nil)
 	if err != nil {

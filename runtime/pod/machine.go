@@ -11,12 +11,19 @@ import (
 // Machine is what the rules have to know of the machine that a pod runs on.
 type Machine struct {
 	Name          string
-	Addrs         []netip.Addr // InternalIPs of the Node, the first is the one of host-network pods
-	Memory        int64        // bytes: OOM scores are shares of it
-	LogDir        string       // DATA/logs/pods
-	ClusterDomain string       // cluster.local if empty
-	PIDs          int64        // of a pod; 0: 4,096
+	Addrs         func() []netip.Addr // present InternalIPs of the Node, the first is the one of host-network pods; nil: none
+	Memory        int64               // bytes: OOM scores are shares of it
+	LogDir        string              // DATA/logs/pods
+	ClusterDomain string              // cluster.local if empty
+	PIDs          int64               // of a pod; 0: 4,096
 	DNS           container.DNS
+}
+
+func (m Machine) addrs() []netip.Addr {
+	if m.Addrs == nil {
+		return nil
+	}
+	return m.Addrs()
 }
 
 // LogDirOf is where a pod's logs are, below Machine.LogDir.

@@ -242,10 +242,11 @@ func fieldOf(p *corev1.Pod, f *corev1.ObjectFieldSelector, m Machine, addr netip
 	case "spec.serviceAccountName":
 		return p.Spec.ServiceAccountName, nil
 	case "status.hostIP", "status.hostIPs":
-		if len(m.Addrs) == 0 {
+		addrs := m.addrs()
+		if len(addrs) == 0 {
 			return "", fmt.Errorf("%s: machine %s has no address of its own", name, m.Name)
 		}
-		return m.Addrs[0].String(), nil
+		return addrs[0].String(), nil
 	case "status.podIP", "status.podIPs":
 		if p.Spec.HostNetwork {
 			return fieldOf(p, &corev1.ObjectFieldSelector{APIVersion: f.APIVersion, FieldPath: "status.hostIP"}, m, addr)

@@ -176,7 +176,7 @@ func Status(f Facts) *corev1.PodStatus {
 }
 
 func addresses(s *corev1.PodStatus, f Facts) {
-	for i, a := range f.Machine.Addrs {
+	for i, a := range f.Machine.addrs() {
 		if i == 0 {
 			s.HostIP = a.String()
 		}

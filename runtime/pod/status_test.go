@@ -192,7 +192,8 @@ func TestTransitionTimesMoveWithTheStatusAlone(t *testing.T) {
 }
 
 func TestAddresses(t *testing.T) {
-	m := Machine{Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}}
+	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
+	m := Machine{Addrs: func() []netip.Addr { return addrs }}
 	p := of("", "a")
 	s := Status(Facts{Pod: p, Old: &p.Status, Machine: m, Sandbox: &container.Sandbox{Addr: netip.MustParseAddr("10.0.0.5")}, Now: noon})
 	if s.PodIP != "10.0.0.5" || len(s.PodIPs) != 1 || s.HostIP != "192.0.2.1" || len(s.HostIPs) != 2 {
@@ -204,6 +205,10 @@ func TestAddresses(t *testing.T) {
 	p.Spec.HostNetwork = true
 	if s = Status(Facts{Pod: p, Old: &p.Status, Machine: m, Sandbox: &container.Sandbox{}, Now: noon}); s.PodIP != "192.0.2.1" {
 		t.Errorf("a pod of the host network has %q", s.PodIP)
+	}
+	addrs = addrs[1:] // the machine has moved
+	if s = Status(Facts{Pod: p, Old: s, Machine: m, Sandbox: &container.Sandbox{}, Now: noon}); s.HostIP != "192.0.2.2" || s.PodIP != s.HostIP || len(s.HostIPs) != 1 {
+		t.Errorf("at its new address: %+v", s)
 	}
 }
 

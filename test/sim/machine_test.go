@@ -162,7 +162,7 @@ func (m *machine) startNode() {
 		System: system, Node: nodeName, Feed: feed.FromHub(m.journal.Hub(), nodeName),
 		Registry: func() *actor.PID { return system.NewLocalPID(actors.RegistryPath) },
 		Runtime:  newPortal(m), Volumes: m.volumes, Disk: m.disk, Host: facts{m},
-		Machine:     pod.Machine{Name: nodeName, Addrs: []netip.Addr{hostAddr}, Memory: 16 << 30, LogDir: "/logs"},
+		Machine:     pod.Machine{Name: nodeName, Addrs: func() []netip.Addr { return []netip.Addr{hostAddr} }, Memory: 16 << 30, LogDir: "/logs"},
 		ClusterCIDR: netip.MustParsePrefix(podRange), Version: "v1.36.3+troupe", Backoff: 500 * time.Millisecond,
 		Kernel: m.host.Kernel(), Log: m.log,
 	}))
