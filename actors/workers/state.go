@@ -2,7 +2,9 @@ package workers
 
 import (
 	"cmp"
+	"errors"
 	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 	"time"
@@ -429,6 +431,9 @@ func (s *state) answered(changes []command.Change, results []command.Result, err
 	for i, o := range flight {
 		err := results[i].Err
 		switch {
+		case noRoom(err):
+			s.restore(changes[i], o)
+			retry = true
 		case o.event != nil:
 			s.wrote(o.event, results[i])
 		case o.number > 0:
@@ -446,6 +451,12 @@ func (s *state) answered(changes []command.Change, results []command.Result, err
 		todo = append(todo[1:], wait{refused, flushAgain{}})
 	}
 	return todo
+}
+
+// noRoom tells whether a change was refused for a disk that is nearly full.
+func noRoom(err error) bool {
+	s := apierrors.APIStatus(nil)
+	return errors.As(err, &s) && s.Status().Code == http.StatusInsufficientStorage
 }
 
 // restore takes back what was not written.

@@ -1,11 +1,15 @@
 package workers
 
 import (
+	"net/http"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/troupe-sh/troupe/api/command"
 	"github.com/troupe-sh/troupe/cluster/feed"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/pod"
@@ -43,5 +47,25 @@ func TestAWorkerIsNotToldOfALookThatBeganBeforeItAsked(t *testing.T) {
 	k := kept(s.seen(listed{containers: []container.Container{{ID: "u1.a.0", Pod: container.Pod{UID: "u1"}}}}))
 	if k == nil || len(k.Found.Containers) != 1 {
 		t.Fatalf("after the next look it is told %+v", k)
+	}
+}
+
+func TestWhatAFullDiskRefusedIsWrittenLater(t *testing.T) {
+	s := newState("n1")
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "u1", ResourceVersion: "1"}}
+	s.changed(feed.Change{Pod: p})
+	s.seen(listed{})
+	s.hello("u1")
+	s.reported(pod.Report{UID: "u1", Status: &corev1.PodStatus{Phase: corev1.PodRunning}, Number: 1})
+	s.noted(pod.Note{Pod: p, Reason: "Started", At: time.Unix(1, 0)}, "x")
+	first := s.batch()
+	full := command.Result{Err: &apierrors.StatusError{ErrStatus: metav1.Status{Code: http.StatusInsufficientStorage}}}
+	for _, e := range s.answered(first, []command.Result{full, full}, nil) {
+		if e, ok := e.(tell); ok {
+			t.Errorf("told %+v", e.message)
+		}
+	}
+	if again := s.batch(); len(first) != 2 || len(again) != 2 || again[0].Op != command.Status || again[1].Key != first[1].Key {
+		t.Errorf("first %+v, again %+v", first, again)
 	}
 }
