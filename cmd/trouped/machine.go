@@ -152,17 +152,17 @@ func (a *agent) startMachine(ctx context.Context, runtime *ctrd.Runtime) error {
 	if err != nil {
 		return err
 	}
+	m := pod.Machine{
+		Name: a.options.Name, Addrs: machine.Addrs, Memory: facts.Memory, LogDir: poddir.LogDir(a.options.DataDir), DNS: dns,
+	}
 	disk := poddir.New(a.options.DataDir, a.log)
 	registry := a.system.NewLocalPID(actors.RegistryPath)
 	tree, err := supervise.Start(a.system, actors.Machine(actors.MachineDeps{
 		System: a.system, Node: a.options.Name, Registry: func() *actor.PID { return registry },
-		Feed: feed.FromHub(a.journal.Hub(), a.options.Name), Runtime: runtime, Volumes: volume.New(a.options.DataDir),
+		Feed: feed.FromHub(a.journal.Hub(), a.options.Name), Runtime: runtime, Volumes: volume.New(a.options.DataDir, m),
 		Host: machine, Disk: disk, ClusterCIDR: a.options.pods, Version: build.Kubernetes() + "+troupe",
 		Backoff: a.options.RestartBackoff.Duration,
-		Machine: pod.Machine{
-			Name: a.options.Name, Addrs: machine.Addrs, Memory: facts.Memory, LogDir: poddir.LogDir(a.options.DataDir), DNS: dns,
-		},
-		Kernel: mailbox.Real(), Log: a.log,
+		Machine: m, Kernel: mailbox.Real(), Log: a.log,
 	}), supervise.Options{Log: a.log, Fell: a.fall("node")})
 	if err != nil {
 		return err

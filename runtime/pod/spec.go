@@ -220,7 +220,7 @@ func environment(p *corev1.Pod, c *corev1.Container, m Machine, addr netip.Addr)
 				continue // the API warned of it: it comes with configuration and secrets
 			}
 			var err error
-			if v, err = fieldOf(p, from.FieldRef, m, addr); err != nil {
+			if v, err = Field(p, from.FieldRef, m, addr); err != nil {
 				return nil, nil, fmt.Errorf("environment variable %s: %w", e.Name, err)
 			}
 		}
@@ -230,8 +230,9 @@ func environment(p *corev1.Pod, c *corev1.Container, m Machine, addr netip.Addr)
 	return env, values, nil
 }
 
-// fieldOf is what a pod's environment may say of the pod itself.
-func fieldOf(p *corev1.Pod, f *corev1.ObjectFieldSelector, m Machine, addr netip.Addr) (string, error) {
+// Field is what a pod's environment may say of the pod itself, which has the
+// address addr on machine m.
+func Field(p *corev1.Pod, f *corev1.ObjectFieldSelector, m Machine, addr netip.Addr) (string, error) {
 	name, _, err := pods.ConvertDownwardAPIFieldLabel(f.APIVersion, f.FieldPath, "")
 	if err != nil {
 		return "", err
@@ -249,7 +250,10 @@ func fieldOf(p *corev1.Pod, f *corev1.ObjectFieldSelector, m Machine, addr netip
 		return addrs[0].String(), nil
 	case "status.podIP", "status.podIPs":
 		if p.Spec.HostNetwork {
-			return fieldOf(p, &corev1.ObjectFieldSelector{APIVersion: f.APIVersion, FieldPath: "status.hostIP"}, m, addr)
+			return Field(p, &corev1.ObjectFieldSelector{APIVersion: f.APIVersion, FieldPath: "status.hostIP"}, m, addr)
+		}
+		if !addr.IsValid() {
+			return "", fmt.Errorf("%s: the pod has no address yet", name)
 		}
 		return addr.String(), nil
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,7 @@ import (
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 
 	"github.com/troupe-sh/troupe/runtime/container"
+	"github.com/troupe-sh/troupe/runtime/pod"
 )
 
 // ErrUnsupported is a kind of volume, or a wish of one, that Troupe does not
@@ -33,11 +35,14 @@ var ErrUnsupported = errors.New("not supported")
 
 // Volumes of the pods of a machine.
 type Volumes struct {
-	dir string // DATA/pods
+	dir     string // DATA/pods
+	machine pod.Machine
 }
 
-// New keeps volumes under dataDir.
-func New(dataDir string) *Volumes { return &Volumes{dir: filepath.Join(dataDir, "pods")} }
+// New keeps volumes of pods on machine m under dataDir.
+func New(dataDir string, m pod.Machine) *Volumes {
+	return &Volumes{dir: filepath.Join(dataDir, "pods"), machine: m}
+}
 
 const (
 	emptyDirPlugin = "kubernetes.io~empty-dir"
@@ -248,7 +253,7 @@ func (v *Volumes) mount(p *corev1.Pod, c corev1.Container, i int, paths map[stri
 	default:
 		return out, fmt.Errorf("invalid mountPropagation %q", *mode)
 	}
-	sub, err := subPath(p, c, m)
+	sub, err := v.subPath(p, c, m)
 	if err != nil || sub == "" {
 		return out, err
 	}
@@ -261,10 +266,10 @@ func (v *Volumes) mount(p *corev1.Pod, c corev1.Container, i int, paths map[stri
 }
 
 // subPath is the part of the volume that m wants; empty: all of it.
-func subPath(p *corev1.Pod, c corev1.Container, m corev1.VolumeMount) (string, error) {
+func (v *Volumes) subPath(p *corev1.Pod, c corev1.Container, m corev1.VolumeMount) (string, error) {
 	sub := m.SubPath
 	if m.SubPathExpr != "" {
-		env := environment(p, c)
+		env, failed := v.environment(p, c)
 		var missing []string
 		sub = expansion.Expand(m.SubPathExpr, func(name string) string {
 			value, ok := env[name]
@@ -274,7 +279,7 @@ func subPath(p *corev1.Pod, c corev1.Container, m corev1.VolumeMount) (string, e
 			return value
 		})
 		if len(missing) > 0 {
-			return "", fmt.Errorf("subPathExpr %q: no value for %s", m.SubPathExpr, strings.Join(missing, ", "))
+			return "", errors.Join(fmt.Errorf("subPathExpr %q: no value for %s", m.SubPathExpr, strings.Join(missing, ", ")), failed)
 		}
 	}
 	if filepath.IsAbs(sub) {
@@ -290,25 +295,26 @@ func subPath(p *corev1.Pod, c corev1.Container, m corev1.VolumeMount) (string, e
 }
 
 // environment is what a subPathExpr can be made of: values that are given, and
-// the pod's own names.
-func environment(p *corev1.Pod, c corev1.Container) map[string]string {
+// what the pod says of itself. Its address is known once its status has it.
+func (v *Volumes) environment(p *corev1.Pod, c corev1.Container) (map[string]string, error) {
+	addr, _ := netip.ParseAddr(p.Status.PodIP)
 	env := map[string]string{}
+	var failed error
 	for _, e := range c.Env {
 		if e.ValueFrom == nil {
 			env[e.Name] = expansion.Expand(e.Value, expansion.MappingFuncFor(env))
 			continue
 		}
 		if f := e.ValueFrom.FieldRef; f != nil {
-			env[e.Name] = map[string]string{
-				"metadata.name":           p.Name,
-				"metadata.namespace":      p.Namespace,
-				"metadata.uid":            string(p.UID),
-				"spec.nodeName":           p.Spec.NodeName,
-				"spec.serviceAccountName": p.Spec.ServiceAccountName,
-			}[f.FieldPath]
+			value, err := pod.Field(p, f, v.machine, addr)
+			if err != nil {
+				failed = errors.Join(failed, fmt.Errorf("environment variable %s: %w", e.Name, err))
+				continue
+			}
+			env[e.Name] = value
 		}
 	}
-	return env
+	return env, failed
 }
 
 // Teardown unmounts and removes what was set up for a pod. Unknown pods are no
@@ -369,6 +375,9 @@ func (v *Volumes) Pods(context.Context) ([]types.UID, error) {
 	}
 	var uids []types.UID
 	for _, e := range entries {
+		if e.Type().IsRegular() {
+			continue // somebody put it there
+		}
 		for _, sub := range ours {
 			has, err := exists(filepath.Join(v.dir, e.Name(), sub))
 			if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/troupe-sh/troupe/runtime/container"
+	"github.com/troupe-sh/troupe/runtime/pod"
 )
 
 // volumes under a directory of the test's own, with nothing mounted there when it ends.
@@ -31,10 +33,10 @@ func volumes(t *testing.T) (*Volumes, string) {
 			t.Error(err)
 		}
 	})
-	return New(dir), dir
+	return New(dir, pod.Machine{Name: "n1", Addrs: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.1")} }}), dir
 }
 
-func pod(vols []corev1.Volume, mounts ...corev1.VolumeMount) *corev1.Pod {
+func aPod(vols []corev1.Volume, mounts ...corev1.VolumeMount) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u1"},
 		Spec: corev1.PodSpec{
@@ -81,7 +83,7 @@ func mode(t *testing.T, path string) (os.FileMode, unix.Stat_t) {
 func TestEmptyDir(t *testing.T) {
 	v, dir := volumes(t)
 	limit := resource.MustParse("1Mi")
-	p := pod([]corev1.Volume{
+	p := aPod([]corev1.Volume{
 		empty("disk", corev1.EmptyDirVolumeSource{}),
 		empty("memory", corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &limit}),
 	}, corev1.VolumeMount{Name: "disk", MountPath: "/disk"}, corev1.VolumeMount{Name: "memory", MountPath: "memory", ReadOnly: true})
@@ -161,7 +163,7 @@ func TestEmptyDir(t *testing.T) {
 
 func TestTeardownLeavesWhatIsOfOthers(t *testing.T) {
 	v, dir := volumes(t)
-	setup(t, v, pod([]corev1.Volume{empty("d", corev1.EmptyDirVolumeSource{})}))
+	setup(t, v, aPod([]corev1.Volume{empty("d", corev1.EmptyDirVolumeSource{})}))
 	hosts := filepath.Join(dir, "pods/u1/etc-hosts")
 	if err := os.WriteFile(hosts, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -183,7 +185,7 @@ func TestTeardownLeavesWhatIsOfOthers(t *testing.T) {
 }
 
 func TestTmpfsSize(t *testing.T) {
-	p := pod(nil)
+	p := aPod(nil)
 	limit, memory := resource.MustParse("2Mi"), resource.MustParse("1Mi")
 	if got := tmpfsOptions(p, &corev1.EmptyDirVolumeSource{}); got != "" {
 		t.Errorf("no limit: %s", got)
@@ -240,7 +242,7 @@ func TestHostPath(t *testing.T) {
 		{"/dev/null", corev1.HostPathBlockDev, "is not a block device"},
 		{at("file"), "Other", "Other is an invalid volume type"},
 	} {
-		_, err := v.Setup(t.Context(), pod([]corev1.Volume{host("h", c.path, c.kind)}))
+		_, err := v.Setup(t.Context(), aPod([]corev1.Volume{host("h", c.path, c.kind)}))
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasSuffix(err.Error(), c.want)) {
 			t.Errorf("%s as %q: %v, want %q", c.path, c.kind, err, c.want)
 		}
@@ -261,15 +263,15 @@ func TestWhatCannotBe(t *testing.T) {
 	bad, enabled := corev1.MountPropagationMode("Some"), corev1.RecursiveReadOnlyEnabled
 	disk := []corev1.Volume{empty("d", corev1.EmptyDirVolumeSource{})}
 	for want, p := range map[string]*corev1.Pod{
-		"this kind of volume is not supported; emptyDir and hostPath are": pod([]corev1.Volume{{Name: "s", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}}}}),
-		"no kind of volume is given":                                      pod([]corev1.Volume{{Name: "s"}}),
-		`medium "HugePages" is not supported`:                             pod([]corev1.Volume{empty("h", corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumHugePages})}),
-		`mount /x of container "c" of pod ns/p: the pod has`:              pod(nil, corev1.VolumeMount{Name: "d", MountPath: "/x"}),
-		`invalid mountPropagation "Some"`:                                 pod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", MountPropagation: &bad}),
-		"recursiveReadOnly: Enabled is not supported":                     pod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", RecursiveReadOnly: &enabled}),
-		`must not contain ".."`:                                           pod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPath: "a/../b"}),
-		"must not be an absolute path":                                    pod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPath: "/a"}),
-		"no value for NONE":                                               pod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPathExpr: "$(NONE)"}),
+		"this kind of volume is not supported; emptyDir and hostPath are": aPod([]corev1.Volume{{Name: "s", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}}}}),
+		"no kind of volume is given":                                      aPod([]corev1.Volume{{Name: "s"}}),
+		`medium "HugePages" is not supported`:                             aPod([]corev1.Volume{empty("h", corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumHugePages})}),
+		`mount /x of container "c" of pod ns/p: the pod has`:              aPod(nil, corev1.VolumeMount{Name: "d", MountPath: "/x"}),
+		`invalid mountPropagation "Some"`:                                 aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", MountPropagation: &bad}),
+		"recursiveReadOnly: Enabled is not supported":                     aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", RecursiveReadOnly: &enabled}),
+		`must not contain ".."`:                                           aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPath: "a/../b"}),
+		"must not be an absolute path":                                    aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPath: "/a"}),
+		"no value for NONE":                                               aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPathExpr: "$(NONE)"}),
 	} {
 		if _, err := v.Setup(t.Context(), p); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
@@ -277,10 +279,40 @@ func TestWhatCannotBe(t *testing.T) {
 	}
 }
 
+func TestAFileAmongThePodsIsNone(t *testing.T) {
+	v, dir := volumes(t)
+	setup(t, v, aPod([]corev1.Volume{empty("d", corev1.EmptyDirVolumeSource{})}))
+	if err := os.WriteFile(filepath.Join(dir, "pods", "stray"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if uids, err := v.Pods(t.Context()); err != nil || fmt.Sprint(uids) != "[u1]" {
+		t.Errorf("Pods: %v, %v", uids, err)
+	}
+}
+
+func TestASubPathOfWhatThePodSaysOfItself(t *testing.T) {
+	v, dir := volumes(t)
+	p := aPod([]corev1.Volume{host("h", dir, "")}, corev1.VolumeMount{Name: "h", MountPath: "/x", SubPathExpr: "$(TIER)/$(HOST)/$(IP)"})
+	p.Labels = map[string]string{"tier": "front"}
+	for name, field := range map[string]string{"TIER": "metadata.labels['tier']", "HOST": "status.hostIP", "IP": "status.podIP"} {
+		p.Spec.Containers[0].Env = append(p.Spec.Containers[0].Env, corev1.EnvVar{
+			Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: field}},
+		})
+	}
+	if _, err := v.Setup(t.Context(), p); err == nil || !strings.Contains(err.Error(), "no value for IP") || !strings.Contains(err.Error(), "no address yet") {
+		t.Errorf("before it has an address: %v", err)
+	}
+	p.Status.PodIP = "10.0.0.7"
+	setup(t, v, p)
+	if _, err := os.Stat(filepath.Join(dir, "front/192.0.2.1/10.0.0.7")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPropagation(t *testing.T) {
 	v, _ := volumes(t)
 	from, both := corev1.MountPropagationHostToContainer, corev1.MountPropagationBidirectional
-	got := setup(t, v, pod([]corev1.Volume{empty("d", corev1.EmptyDirVolumeSource{})},
+	got := setup(t, v, aPod([]corev1.Volume{empty("d", corev1.EmptyDirVolumeSource{})},
 		corev1.VolumeMount{Name: "d", MountPath: "/a", MountPropagation: &from}, corev1.VolumeMount{Name: "d", MountPath: "/b", MountPropagation: &both}))
 	if got[0].Propagation != "rslave" || got[1].Propagation != "rshared" {
 		t.Errorf("got %v", got)
@@ -293,7 +325,7 @@ func TestSubPath(t *testing.T) {
 	if err := errors.Join(os.Mkdir(real, 0o755), os.Chmod(real, os.ModeSetgid|0o775), os.WriteFile(filepath.Join(real, "conf"), []byte("x"), 0o600), os.Symlink("sub", filepath.Join(real, "link"))); err != nil {
 		t.Fatal(err)
 	}
-	p := pod([]corev1.Volume{host("h", real, "")},
+	p := aPod([]corev1.Volume{host("h", real, "")},
 		corev1.VolumeMount{Name: "h", MountPath: "/new", SubPath: "sub/dir"},
 		corev1.VolumeMount{Name: "h", MountPath: "/conf", SubPath: "conf"},
 		corev1.VolumeMount{Name: "h", MountPath: "/link", SubPath: "link/dir"},
@@ -301,7 +333,7 @@ func TestSubPath(t *testing.T) {
 		corev1.VolumeMount{Name: "h", MountPath: "/all", SubPath: "./"},
 	)
 	p.Spec.Containers[0].Env = []corev1.EnvVar{
-		{Name: "POD", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+		{Name: "POD", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.name"}}},
 		{Name: "ONE", Value: "1"}, {Name: "N", Value: "$(ONE)2"},
 	}
 	got := setup(t, v, p)
@@ -364,7 +396,7 @@ func TestSubPathStaysInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, sub := range []string{"absolute", "absolute/new", "up", "up/new/er", "in/deep", "inner/deep/x", "loop", "dangling", "dangling/x"} {
-		_, err := v.Setup(t.Context(), pod([]corev1.Volume{host("h", real, "")}, corev1.VolumeMount{Name: "h", MountPath: "/x", SubPath: sub}))
+		_, err := v.Setup(t.Context(), aPod([]corev1.Volume{host("h", real, "")}, corev1.VolumeMount{Name: "h", MountPath: "/x", SubPath: sub}))
 		if err == nil || !strings.HasPrefix(err.Error(), `mount /x of container "c" of pod ns/p: subPath "`+sub+`" of volume "h": `) {
 			t.Errorf("%s: %v", sub, err)
 		}
