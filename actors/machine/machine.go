@@ -48,7 +48,6 @@ type machine struct {
 	unsubscribe func()
 	checking    bool
 	reported    time.Time // when the status was last written
-	unreachable bool
 }
 
 // What the actor tells itself.
