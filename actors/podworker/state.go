@@ -251,10 +251,11 @@ func (s *state) volumesMounted(m pod.Mounted, now time.Time) []effect {
 	if m.Err != nil {
 		s.unready++
 		s.asked++
-		return []effect{
+		// The address goes into the status now: a mount's path may be made of it.
+		return append([]effect{
 			note{corev1.EventTypeWarning, "FailedMount", m.Err.Error()},
 			wait{delay(s.unready), mountRetry{s.asked}},
-		}
+		}, s.publish(now)...)
 	}
 	s.mounts, s.mounted, s.unready = m.Mounts, true, 0
 	return s.enter(now)

@@ -1,6 +1,8 @@
 package podworker
 
 import (
+	"errors"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -82,5 +84,18 @@ func TestASandboxThatCannotBeDescribedIsTriedAgain(t *testing.T) {
 	p.Spec.HostAliases = nil
 	if todo := s.sandboxRetry(3); len(todo) != 1 || !s.making {
 		t.Errorf("todo %v once it can be", todo)
+	}
+}
+
+// TestThePodsAddressIsKnownWhileVolumesWait: a subPathExpr may need it.
+func TestThePodsAddressIsKnownWhileVolumesWait(t *testing.T) {
+	p := twoContainers()
+	s := state{
+		pod: p, old: &p.Status, phase: preparing, children: map[string]*child{},
+		sandbox: &container.Sandbox{ID: "u1", Addr: netip.MustParseAddr("10.0.0.7"), Ready: true},
+	}
+	todo := s.volumesMounted(pod.Mounted{UID: "u1", Err: errors.New("no value for IP")}, noon)
+	if r, ok := todo[len(todo)-1].(report); !ok || r.status.PodIP != "10.0.0.7" {
+		t.Errorf("todo %v", todo)
 	}
 }
