@@ -30,7 +30,8 @@ func (s Strategy) String() string {
 
 // Budget is how often a supervisor restarts one child within a time. A failure
 // past it is the supervisor's own: its supervisor restarts it, with all of its
-// children, out of a budget of its own.
+// children, out of a budget of its own. But a declared Family leaves a child
+// alone that fails past it, and tries it again once the time is over.
 type Budget struct {
 	Restarts int
 	Within   time.Duration

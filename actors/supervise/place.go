@@ -34,6 +34,7 @@ type place struct {
 	stack    string
 	failedAt time.Time
 	failures []time.Time // that its supervisor counts against its budget
+	again    func()      // restarts it, while it is parked
 }
 
 // failOnPurpose is what Fail sends.
@@ -173,6 +174,7 @@ func (p *place) enter(message any) {
 	defer p.mu.Unlock()
 	switch message.(type) {
 	case *actor.Started:
+		p.again = nil
 		if p.started {
 			p.restarts++
 		}
@@ -221,7 +223,7 @@ func brief(stack []byte) string {
 // leave is the end of the actor.
 func (p *place) leave() {
 	p.mu.Lock()
-	p.state, p.box, p.failures = Stopped, nil, nil
+	p.state, p.box, p.failures, p.again = Stopped, nil, nil, nil
 	p.mu.Unlock()
 	r := p.tree
 	if !p.declared {
@@ -253,6 +255,10 @@ func (p *place) HandleFailure(system *actor.ActorSystem, s actor.Supervisor, chi
 		return
 	}
 	if !c.afford(p.node.Budget) {
+		if p.declared && p.node.family {
+			c.park(p.node.Budget, func() { s.RestartChildren(child) }, reason)
+			return
+		}
 		p.escalate(s, fmt.Errorf("%s failed more than %s: %w", c.path, p.node.Budget, asError(reason)), message)
 		return
 	}
@@ -273,6 +279,31 @@ func (p *place) escalate(s actor.Supervisor, reason error, message any) {
 	p.mu.Unlock()
 	p.tree.options.Log.Error("failure escalates", slog.String("actor", p.path), slog.Any("error", reason))
 	s.EscalateFailure(reason, message)
+}
+
+// park leaves p as it failed until its budget has room again. It is one of
+// many of its kind, each for an object of its own: what is wrong with one
+// object is no reason to take the others down, and a family made anew would
+// meet that object again.
+func (p *place) park(b Budget, again func(), reason any) {
+	p.mu.Lock()
+	p.again = again
+	p.mu.Unlock()
+	p.tree.options.Log.Error("actor failed too often: it is left alone for a while, troupe actors restart tries it at once",
+		slog.String("actor", p.path), slog.Any("error", reason), slog.String("budget", b.String()), slog.Duration("again", b.Within))
+	p.tree.options.After(b.Within, func() { p.retry() })
+}
+
+// retry restarts p if it is parked.
+func (p *place) retry() (parked bool) {
+	p.mu.Lock()
+	again := p.again
+	p.again = nil
+	p.mu.Unlock()
+	if again != nil {
+		again()
+	}
+	return again != nil
 }
 
 // afford takes one restart of p out of its supervisor's budget, if there is one left.

@@ -15,12 +15,13 @@ import (
 
 // Options are what all actors of a tree share.
 type Options struct {
-	Log        *slog.Logger          // nil: none
-	Now        func() time.Time      // nil: time.Now
-	Dispatcher actor.Dispatcher      // nil: the library's, on goroutines
-	Mailbox    actor.MailboxProducer // nil: the library's, without limit
-	Failed     func(Status)          // nil, or called from inside every actor that panics
-	Fell       func(error)           // the root's budget is spent: called once, from inside the tree, which then stops; it must not wait for that
+	Log        *slog.Logger                // nil: none
+	Now        func() time.Time            // nil: time.Now
+	After      func(time.Duration, func()) // nil: time.AfterFunc
+	Dispatcher actor.Dispatcher            // nil: the library's, on goroutines
+	Mailbox    actor.MailboxProducer       // nil: the library's, without limit
+	Failed     func(Status)                // nil, or called from inside every actor that panics
+	Fell       func(error)                 // the root's budget is spent: called once, from inside the tree, which then stops; it must not wait for that
 }
 
 // Running is a tree that was started.
@@ -44,7 +45,7 @@ type State string
 const (
 	Starting   State = "Starting"
 	Active     State = "Running"
-	Failed     State = "Failed" // it panicked, or gave up on a child, and waits for its supervisor
+	Failed     State = "Failed" // it panicked, or gave up on a child, and waits for its supervisor, which may leave it alone for a while
 	Restarting State = "Restarting"
 	Stopping   State = "Stopping"
 	Stopped    State = "Stopped" // with its group; those made at run time leave the list instead
@@ -77,6 +78,9 @@ func Start(system *actor.ActorSystem, root Node, o Options) (*Running, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.After == nil {
+		o.After = func(d time.Duration, f func()) { time.AfterFunc(d, f) }
 	}
 	if o.Mailbox == nil {
 		o.Mailbox = actor.Unbounded()
@@ -137,7 +141,7 @@ func (r *Running) Actors() []Status {
 var ErrUnknown = errors.New("no such actor")
 
 // Fail makes the actor at path panic at its next message, so that its
-// supervisor restarts it.
+// supervisor restarts it. One that was left alone past its budget is restarted.
 func (r *Running) Fail(path string) error {
 	if path == r.name {
 		return fmt.Errorf("%s is the root of the tree, with nobody above to restart it: restart an actor below it, or the agent", path)
@@ -148,7 +152,9 @@ func (r *Running) Fail(path string) error {
 	if p == nil {
 		return fmt.Errorf("%s: %w: troupe actors lists them", path, ErrUnknown)
 	}
-	r.system.Root.Send(r.system.NewLocalPID(path), failOnPurpose{})
+	if !p.retry() {
+		r.system.Root.Send(r.system.NewLocalPID(path), failOnPurpose{})
+	}
 	return nil
 }
 

@@ -265,17 +265,54 @@ func TestFamilySupervisesWhatItSpawns(t *testing.T) {
 		if got, want := w.paths(), []string{"node", "node/pods", "node/pods/x"}; !slices.Equal(got, want) {
 			t.Errorf("actors %q, want %q", got, want)
 		}
-		w.tell("node/pods/x", crash{"boom"})
-		w.lived("pods Restarting", "x Stopped", "pods Started")
-		if s := w.status("node/pods"); s.Restarts != 1 || s.LastFailure != "node/pods/x failed more than 2 in 1m: boom" {
-			t.Errorf("family %+v", s)
+	})
+}
+
+func TestAFamilyLeavesAChildAlonePastItsBudget(t *testing.T) {
+	run(t, func(j *journal) supervise.Node {
+		return supervise.Group("node", supervise.OneForOne, minute, supervise.Family("pods", "a worker each", minute, j.scripted("pods")))
+	}, func(w *world) {
+		spend := func() {
+			t.Helper()
+			for range 2 {
+				w.tell("node/pods/x", crash{"boom"})
+				w.lived("x Restarting", "x Started")
+			}
+			w.tell("node/pods/x", crash{"boom"})
+			w.tell("node/pods/x", "a word that waits")
+			w.lived()
+			if s := w.status("node/pods/x"); s.State != supervise.Failed || s.LastFailure != "boom" {
+				t.Errorf("past its budget: %+v", s)
+			}
 		}
-		if got, want := w.paths(), []string{"node", "node/pods"}; !slices.Equal(got, want) {
+		for _, name := range []string{"x", "y"} {
+			w.tell("node/pods", spawn{supervise.Leaf(name, "one pod", w.lives.scripted(name))})
+		}
+		w.tell("node/pods/y", "a word")
+		w.lived("pods Started", "x Started", "y Started", "y heard a word")
+		spend()
+		if err := w.tree.Fail("node/pods/x"); err != nil { // somebody asks for it
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		w.lived("x Restarting", "x Started", "x heard a word that waits")
+		w.tell("node/pods/x", crash{"boom"})
+		w.lived()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.lived("x Restarting", "x Started")
+		spend() // out of a new budget
+		w.tell("node/pods", stopChild{"x"})
+		w.lived("x Stopped")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		w.lived()
+		if got, want := w.paths(), []string{"node", "node/pods", "node/pods/y"}; !slices.Equal(got, want) {
 			t.Errorf("actors %q, want %q", got, want)
 		}
-		w.tell("node/pods", spawn{supervise.Leaf("x", "one pod", w.lives.scripted("x"))})
-		w.tell("node/pods/x", crash{"boom"}) // out of a new budget
-		w.lived("x Started", "x Restarting", "x Started")
+		if s := w.status("node/pods"); s.Restarts != 0 || s.State != supervise.Active || len(w.fell) != 0 {
+			t.Errorf("family %+v, fell %v", s, w.fell)
+		}
 	})
 }
 

@@ -69,6 +69,7 @@ func (h *Host) Start(tree supervise.Node, fell func(error)) (*supervise.Running,
 	return supervise.Start(h.System, tree, supervise.Options{
 		Log:     h.Log,
 		Now:     h.world.Now,
+		After:   func(d time.Duration, f func()) { h.world.after(d, h.life, f) },
 		Mailbox: h.mailbox,
 		Fell: func(err error) {
 			h.world.Note("%s: %s fell: %v", h.Name, tree.Name, err)
