@@ -27,13 +27,11 @@ import (
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/status"
 
 	"github.com/troupe-sh/troupe/runtime/container"
@@ -63,9 +61,6 @@ type Config struct {
 }
 
 const defaultRuntime = "io.containerd.runc.v2"
-
-// runcRoot is where its shim lets runc keep state, whatever containerd's configuration says.
-const runcRoot = "/run/containerd/runc"
 
 // Runtime is a [container.Runtime]. Connect makes one.
 type Runtime struct {
@@ -338,47 +333,4 @@ func (r *Runtime) Sandboxes(context.Context) ([]container.Sandbox, error) {
 		}
 	}
 	return all, err
-}
-
-// Purge removes everything: containers, sandboxes, images, the network's set-up.
-func (r *Runtime) Purge(ctx context.Context) error {
-	boxes, err := r.boxes.List()
-	if err != nil {
-		return err
-	}
-	for _, b := range boxes {
-		err = errors.Join(err, r.RemoveSandbox(ctx, b.ID))
-	}
-	all, listErr := r.Containers(ctx)
-	err = errors.Join(err, listErr)
-	for _, c := range all {
-		err = errors.Join(err, r.Remove(ctx, c.ID))
-	}
-	present, listErr := r.Images(ctx)
-	err = errors.Join(err, listErr)
-	for _, i := range present {
-		err = errors.Join(err, r.RemoveImage(ctx, i.ID))
-	}
-	return errors.Join(err, r.boxes.Purge(), r.purgeNamespace(r.in(ctx)))
-}
-
-// purgeNamespace removes what images and containers leave in containerd: a
-// lease that is removed with its garbage waits for the collector.
-func (r *Runtime) purgeNamespace(ctx context.Context) error {
-	service := r.client.LeasesService()
-	lease, err := service.Create(ctx, leases.WithRandomID(), leases.WithExpiration(time.Minute))
-	if err == nil {
-		err = service.Delete(ctx, lease, leases.SynchronousDelete)
-	}
-	if err == nil {
-		err = r.client.NamespaceService().Delete(ctx, r.c.Namespace)
-	}
-	if err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("remove namespace %s: %w", r.c.Namespace, kind(err))
-	}
-	// runc's place for the namespace, if nothing is in it.
-	if err := os.Remove(filepath.Join(runcRoot, r.c.Namespace)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
-		return err
-	}
-	return nil
 }

@@ -3,6 +3,7 @@ package ctrd_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,10 +17,12 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/troupe-sh/troupe/runtime/cgroup"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/container/suite"
 	"github.com/troupe-sh/troupe/runtime/ctrd"
 	"github.com/troupe-sh/troupe/runtime/keeper"
+	"github.com/troupe-sh/troupe/runtime/sandbox"
 )
 
 func TestMain(m *testing.M) {
@@ -186,7 +189,23 @@ func (m *machine) wipe(t testing.TB) {
 	_ = m.Close()
 	r := m.connect(t) // what nobody remembers is removed all the same
 	defer r.Close()
-	if err := r.Purge(ctx); err != nil {
+	boxes, err := r.Sandboxes(ctx)
+	for _, b := range boxes {
+		err = errors.Join(err, r.RemoveSandbox(ctx, b.ID))
+	}
+	left, listErr := r.Containers(ctx)
+	err = errors.Join(err, listErr)
+	for _, c := range left {
+		err = errors.Join(err, r.Remove(ctx, c.ID))
+	}
+	images, listErr := r.Images(ctx)
+	err = errors.Join(err, listErr)
+	for _, i := range images {
+		err = errors.Join(err, r.RemoveImage(ctx, i.ID))
+	}
+	// runc's place for the namespace, if nothing is in it.
+	_ = os.Remove(filepath.Join("/run/containerd/runc", m.config.Namespace))
+	if err := errors.Join(err, sandbox.Teardown(), cgroup.Remove(m.config.CgroupParent)); err != nil {
 		t.Error(err)
 	}
 	mounts, err := os.ReadFile("/proc/self/mounts")

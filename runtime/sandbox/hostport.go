@@ -244,19 +244,3 @@ func matchAddr(offset uint32, a netip.Addr) []expr.Any {
 }
 
 func port(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
-
-// removeTable removes the table with whatever is in it.
-func (s *Store) removeTable() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	conn, err := nftables.New(nftables.WithNetNSFd(s.hostNS))
-	if err != nil {
-		return err
-	}
-	there, err := tableExists(conn)
-	if err != nil || !there {
-		return err
-	}
-	conn.DelTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableName})
-	return conn.Flush()
-}

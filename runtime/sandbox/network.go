@@ -155,17 +155,6 @@ func (s *Store) dropUnreachable(keep []netip.Prefix) error {
 	return nil
 }
 
-func (s *Store) unconfigure() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.net = network{}
-	lo, err := s.host.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.dropAddresses(lo, nil), s.dropUnreachable(nil))
-}
-
 // defaultMTU is that of the link which the machine's default route uses.
 func (s *Store) defaultMTU() (int, error) {
 	routes, err := s.host.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)

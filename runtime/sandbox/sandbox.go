@@ -371,8 +371,3 @@ func (s *Store) remove(id string) error {
 	}
 	return nil
 }
-
-// Purge undoes Configure, when all sandboxes are gone.
-func (s *Store) Purge() error {
-	return errors.Join(s.unconfigure(), s.removeTable(), cgroup.Remove(s.c.CgroupParent))
-}

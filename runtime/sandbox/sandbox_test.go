@@ -62,11 +62,16 @@ func open(t testing.TB, c sandbox.Config) *sandbox.Store {
 				t.Error(err)
 			}
 		}
-		if err := s.Purge(); err != nil {
+		if err := purge(c); err != nil {
 			t.Error(err)
 		}
 	})
 	return s
+}
+
+// purge undoes what Configure did, and the parent of all groups.
+func purge(c sandbox.Config) error {
+	return errors.Join(sandbox.Teardown(), cgroup.Remove(c.CgroupParent))
 }
 
 func nobody() uint32 { return 0 }
@@ -512,7 +517,7 @@ func TestAddressesRunOutClearly(t *testing.T) {
 		for _, sb := range all {
 			err = errors.Join(err, s.Remove(context.Background(), sb.ID))
 		}
-		if err := errors.Join(err, s.Purge()); err != nil {
+		if err := errors.Join(err, purge(c)); err != nil {
 			t.Error(err)
 		}
 		s.Close()
