@@ -52,6 +52,7 @@ type entry struct {
 	kept    bool // it has had it
 	status  *corev1.PodStatus
 	number  uint64 // of status; 0: nothing to write
+	life    uint64 // of its worker: each has reports and numbers of its own
 	ended   bool   // nothing is left of it here
 	remove  bool   // its object is to be deleted
 	dirty   bool
@@ -62,6 +63,7 @@ type entry struct {
 type origin struct {
 	uid    types.UID
 	number uint64 // a status
+	life   uint64 // of the worker that reported it
 	event  *event
 }
 
@@ -168,6 +170,8 @@ func (s *state) hello(uid types.UID) []effect {
 		return nil
 	}
 	e.kept, e.ended = false, false
+	e.life++
+	e.status, e.number = nil, 0 // it reports anew
 	if e.fresh {
 		e.fresh = false
 		return s.keep(e, pod.Found{})
@@ -392,7 +396,7 @@ func (s *state) batch() []command.Change {
 			continue
 		}
 		if e.number > 0 {
-			add(command.Change{Op: command.Status, Key: api.KeyOf(e.pod), UID: uid, Object: statusOf(e)}, origin{uid: uid, number: e.number})
+			add(command.Change{Op: command.Status, Key: api.KeyOf(e.pod), UID: uid, Object: statusOf(e)}, origin{uid: uid, number: e.number, life: e.life})
 			e.status, e.number = nil, 0
 		}
 		if e.ended && e.remove {
@@ -439,7 +443,7 @@ func (s *state) answered(changes []command.Change, results []command.Result, err
 		case o.number > 0:
 			// A pod that is not there any more, or a status that is refused,
 			// cannot be written any better.
-			if e := s.entries[o.uid]; e != nil && e.kept && !e.leaving {
+			if e := s.entries[o.uid]; e != nil && e.kept && e.life == o.life && !e.leaving {
 				todo = append(todo, tell{o.uid, pod.Written{Number: o.number}})
 			}
 		case err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err):
@@ -472,7 +476,7 @@ func (s *state) restore(c command.Change, o origin) {
 	switch {
 	case c.Op == command.Delete:
 		e.remove = true
-	case e.number == 0: // else there is a later one
+	case e.number == 0 && e.life == o.life: // else there is a later one
 		e.status, e.number = &c.Object.(*corev1.Pod).Status, o.number
 	}
 	s.touch(o.uid)

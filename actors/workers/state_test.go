@@ -53,8 +53,8 @@ func TestAWorkerIsNotToldOfALookThatBeganBeforeItAsked(t *testing.T) {
 func TestWhatAFullDiskRefusedIsWrittenLater(t *testing.T) {
 	s := newState("n1")
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "u1", ResourceVersion: "1"}}
-	s.changed(feed.Change{Pod: p})
 	s.seen(listed{})
+	s.changed(feed.Change{Pod: p})
 	s.hello("u1")
 	s.reported(pod.Report{UID: "u1", Status: &corev1.PodStatus{Phase: corev1.PodRunning}, Number: 1})
 	s.noted(pod.Note{Pod: p, Reason: "Started", At: time.Unix(1, 0)}, "x")
@@ -67,5 +67,33 @@ func TestWhatAFullDiskRefusedIsWrittenLater(t *testing.T) {
 	}
 	if again := s.batch(); len(first) != 2 || len(again) != 2 || again[0].Op != command.Status || again[1].Key != first[1].Key {
 		t.Errorf("first %+v, again %+v", first, again)
+	}
+}
+
+func TestAWorkerIsNotToldOfReportsOfItsPredecessor(t *testing.T) {
+	s := newState("n1")
+	s.seen(listed{})
+	s.changed(feed.Change{Pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "u1", ResourceVersion: "1"}}})
+	report := func(number uint64) {
+		s.reported(pod.Report{UID: "u1", Status: &corev1.PodStatus{Phase: corev1.PodRunning}, Number: number})
+	}
+	s.hello("u1")
+	report(7)
+	flying := s.batch()
+	report(8)
+	s.hello("u1") // it was restarted
+	s.seen(listed{})
+	for _, e := range s.answered(flying, make([]command.Result, 1), nil) {
+		if e, ok := e.(tell); ok {
+			t.Errorf("told %+v", e.message)
+		}
+	}
+	if left := s.batch(); len(left) != 0 {
+		t.Errorf("written for the one that is no more: %+v", left)
+	}
+	report(1)
+	told := s.answered(s.batch(), make([]command.Result, 1), nil)
+	if e, ok := told[len(told)-1].(tell); !ok || e.message != (pod.Written{Number: 1}) {
+		t.Errorf("told %+v", told)
 	}
 }
