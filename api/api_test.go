@@ -124,6 +124,10 @@ func TestNewPodIsWhatKubernetesWouldCreate(t *testing.T) {
 	if got := api.Indexes(p); !cmp.Equal(got, []string{"node=n1", "owner=u1"}) {
 		t.Errorf("indexes %v", got)
 	}
+	p.OwnerReferences[0].Controller = nil
+	if got := api.Indexes(p); !cmp.Equal(got, []string{"node=n1", "orphan=default", "owner=u1"}) {
+		t.Errorf("indexes without a controller %v", got)
+	}
 }
 
 func TestNewPodNamesEveryMistake(t *testing.T) {

@@ -155,9 +155,12 @@ func (s *state) refused(reason, message string) {
 // that their ownerReferences say so.
 func (s *state) claim(rc *corev1.ReplicationController) (mine []*corev1.Pod, changes []command.Change) {
 	selector := labels.SelectorFromSet(rc.Spec.Selector)
-	for _, record := range s.hub.List("pods", rc.Namespace) {
+	hub := s.hub.Snapshot() // one state: a pod must not be in neither list, nor in both
+	records := slices.Concat(hub.Index(api.OwnedBy(rc.UID), "pods"), hub.Index(api.Orphans(rc.Namespace), "pods"))
+	slices.SortFunc(records, func(a, b *journal.Record) int { return a.Key.Compare(b.Key) })
+	for _, record := range slices.Compact(records) {
 		pod := podOf(record)
-		if pod == nil {
+		if pod == nil || pod.Namespace != rc.Namespace {
 			continue
 		}
 		matches := selector.Matches(labels.Set(pod.Labels))

@@ -91,6 +91,24 @@ func TestItAdoptsAndReleasesByLabel(t *testing.T) {
 	})
 }
 
+func TestItTakesAPodThatNamesItWithoutBeingControlled(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		rc := w.Create(controller(0))
+		half := pod("half")
+		half.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ReplicationController", Name: "web", UID: rc.GetUID()}}
+		w.Create(half)
+		abroad := pod("abroad")
+		abroad.Namespace = "kube-system"
+		w.Create(abroad)
+		if names := w.Names("pods", "default"); len(names) != 0 {
+			t.Errorf("a surplus pod was not deleted: %v", names)
+		}
+		if owner := metav1.GetControllerOf(w.Get(api.Key{Resource: "pods", Namespace: "kube-system", Name: "abroad"})); owner != nil {
+			t.Errorf("a pod of another namespace got the owner %s", owner.Name)
+		}
+	})
+}
+
 func TestAnEndedPodIsReplacedAndLeft(t *testing.T) {
 	controltest.Run(t, func(w *controltest.World) {
 		w.Create(controller(1))
