@@ -132,7 +132,7 @@ type Security struct {
 	Privileged   bool
 	ReadOnlyRoot bool
 	NoNewPrivs   bool
-	Seccomp      string // RuntimeDefault, Unconfined, localhost/<file>
+	Seccomp      string // RuntimeDefault, Unconfined, localhost/<file in DATA/seccomp>
 	MaskedPaths  bool   // the usual masked and read-only paths of /proc
 	RunAsNonRoot bool   // refuse to start as user 0
 }
