@@ -50,9 +50,25 @@ func New(hub *journal.Hub) func(mailbox.Work) reconcile.Decider {
 type state struct {
 	hub      *journal.Hub
 	machines map[string]*machine
-	where    map[api.Key]string   // bound pods that use room
-	pending  map[api.Key]struct{} // to be looked at
-	waiting  map[api.Key]string   // fit nowhere; the reason that was said
+	where    map[api.Key]string // bound pods that use room
+	pending  map[api.Key]rank   // to be looked at
+	waiting  map[api.Key]unfit  // fit nowhere
+}
+
+// rank is who is placed first: by priority, then by age. Neither ever changes.
+type rank struct {
+	priority int32
+	created  time.Time
+}
+
+func rankOf(pod *corev1.Pod) rank {
+	return rank{schedulingv1.PodPriority(pod), pod.CreationTimestamp.Time}
+}
+
+// unfit is a pod that fits nowhere.
+type unfit struct {
+	rank rank
+	why  string // the reason that was said
 }
 
 // machine is a node and what is taken of it.
@@ -71,7 +87,7 @@ type demand struct {
 // Reset implements [reconcile.Follower].
 func (s *state) Reset() {
 	s.machines, s.where = map[string]*machine{}, map[api.Key]string{}
-	s.pending, s.waiting = map[api.Key]struct{}{}, map[api.Key]string{}
+	s.pending, s.waiting = map[api.Key]rank{}, map[api.Key]unfit{}
 	for _, resource := range Resources {
 		for _, record := range s.hub.List(resource, "") {
 			s.see(record.Key, reconcile.Object(record))
@@ -116,7 +132,7 @@ func (s *state) see(key api.Key, object api.Object) {
 	}
 	_, waits := s.waiting[key]
 	if pod.DeletionTimestamp == nil && len(pod.Spec.SchedulingGates) == 0 && pod.Spec.SchedulerName == name && !waits {
-		s.pending[key] = struct{}{}
+		s.pending[key] = rankOf(pod)
 	}
 }
 
@@ -170,8 +186,8 @@ func (s *state) free(key api.Key) {
 
 // retry looks again at everything that fitted nowhere.
 func (s *state) retry() {
-	for key := range s.waiting {
-		s.pending[key] = struct{}{}
+	for key, u := range s.waiting {
+		s.pending[key] = u.rank
 	}
 }
 
@@ -193,7 +209,7 @@ func demandOf(pod *corev1.Pod) demand {
 // Decide implements [reconcile.Decider].
 func (s *state) Decide(now time.Time) reconcile.Decision {
 	var d reconcile.Decision
-	keys := slices.SortedFunc(maps.Keys(s.pending), func(a, b api.Key) int { return s.order(a, b) })
+	keys := slices.SortedFunc(maps.Keys(s.pending), s.order)
 	for _, key := range keys[:min(len(keys), batchPods)] {
 		delete(s.pending, key)
 		record, ok := s.hub.Get(key)
@@ -224,19 +240,10 @@ func (s *state) Decide(now time.Time) reconcile.Decision {
 	return d
 }
 
-// order is who is placed first: by priority, then by age, then by name.
+// order is who of those pending is placed first: by rank, then by name.
 func (s *state) order(a, b api.Key) int {
-	rank := func(key api.Key) (int32, time.Time) {
-		record, ok := s.hub.Get(key)
-		if !ok {
-			return 0, time.Time{}
-		}
-		pod := reconcile.Object(record).(*corev1.Pod)
-		return schedulingv1.PodPriority(pod), pod.CreationTimestamp.Time
-	}
-	priorityA, ageA := rank(a)
-	priorityB, ageB := rank(b)
-	return cmp.Or(cmp.Compare(priorityB, priorityA), ageA.Compare(ageB), a.Compare(b))
+	x, y := s.pending[a], s.pending[b]
+	return cmp.Or(cmp.Compare(y.priority, x.priority), x.created.Compare(y.created), a.Compare(b))
 }
 
 // Answered implements [reconcile.Decider]: a binding that was refused, or a
@@ -254,10 +261,10 @@ func (s *state) Answered(done []command.Change, results []command.Result, err er
 
 // cannot says that a pod fits nowhere, once for each reason.
 func (s *state) cannot(pod *corev1.Pod, record *journal.Record, why string, now time.Time) []command.Change {
-	if s.waiting[record.Key] == why {
+	if s.waiting[record.Key].why == why {
 		return nil
 	}
-	s.waiting[record.Key] = why
+	s.waiting[record.Key] = unfit{rankOf(pod), why}
 	told := pod.DeepCopy()
 	condition(told, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: why}, now)
 	return []command.Change{

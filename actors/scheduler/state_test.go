@@ -122,6 +122,22 @@ func TestAPodThatFitsNowhereIsPlacedWhenRoomAppears(t *testing.T) {
 	})
 }
 
+func TestWhoIsPlacedFirst(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		w.Create(pod("c-older", "600m", nil))
+		w.Advance(2 * time.Second)
+		w.Create(pod("b-younger", "600m", nil))
+		w.Create(pod("d-important", "600m", func(s *corev1.PodSpec) { s.Priority = new(int32); *s.Priority = 10 }))
+		w.Create(pod("a-younger", "600m", nil))
+		for i, want := range []string{"d-important", "c-older", "a-younger", "b-younger"} {
+			addNode(w, fmt.Sprint("n", i), "1", nil)
+			if got := nodeOf(w, want); got != fmt.Sprint("n", i) {
+				t.Errorf("place %d is not that of %s, which is on %q", i, want, got)
+			}
+		}
+	})
+}
+
 func TestMachinesAreFilledToTheirPodCountAndNoFurther(t *testing.T) {
 	controltest.Run(t, func(w *controltest.World) {
 		addNode(w, "a", "8", nil)
