@@ -29,7 +29,8 @@ import (
 
 const (
 	component  = "replication-controller"
-	batchPods  = 500 // pods made or deleted by one commit
+	batchPods  = 500     // pods made or deleted by one commit
+	batchBytes = 4 << 20 // of them: the registry refuses what no entry of the journal holds
 	retryAfter = time.Second
 )
 
@@ -193,16 +194,27 @@ func ref(rc *corev1.ReplicationController) *metav1.OwnerReference {
 func (s *state) scale(rc *corev1.ReplicationController, mine []*corev1.Pod, now time.Time) (changes []command.Change) {
 	active := active(mine)
 	wanted := int(*rc.Spec.Replicas)
+	size := 0
 	for range min(wanted-len(active), batchPods) {
 		pod, err := api.NewPod(rc.Namespace, rc.Spec.Template, ref(rc))
 		if err != nil {
 			s.refused("FailedCreate", "Error creating: "+err.Error())
 			break
 		}
+		if size == 0 { // that of all of them
+			size = encodedSize(pod)
+		}
+		if len(changes) > 0 && (len(changes)+1)*size > batchBytes {
+			break
+		}
 		changes = append(changes, command.Change{Op: command.Create, Key: api.KeyOf(pod), Object: pod})
 	}
 	if surplus := len(active) - wanted; surplus > 0 {
-		for _, pod := range victims(active, mine)[:min(surplus, batchPods)] {
+		size = 0
+		for i, pod := range victims(active, mine)[:min(surplus, batchPods)] {
+			if size += encodedSize(pod); i > 0 && size > batchBytes {
+				break
+			}
 			change := command.Change{Op: command.Delete, Key: api.KeyOf(pod), UID: pod.UID, Version: version(pod)}
 			if object, gone := api.BeginDelete(pod, nil, now); !gone {
 				change.Op, change.Object = command.Update, object
@@ -211,6 +223,16 @@ func (s *state) scale(rc *corev1.ReplicationController, mine []*corev1.Pod, now 
 		}
 	}
 	return changes
+}
+
+// encodedSize is about what the journal stores of a pod; 0 of one that cannot
+// be encoded, which the registry says.
+func encodedSize(pod *corev1.Pod) int {
+	value, err := api.Encode(pod)
+	if err != nil {
+		return 0
+	}
+	return len(value)
 }
 
 // active leaves out what has ended or is on its way out.

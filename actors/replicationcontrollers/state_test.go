@@ -2,6 +2,7 @@ package replicationcontrollers_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +64,29 @@ func TestItKeepsTheNumber(t *testing.T) {
 		rc := w.Get(key).(*corev1.ReplicationController)
 		if rc.Status.Replicas != 2 || rc.Status.ObservedGeneration != rc.Generation || rc.Status.FullyLabeledReplicas != 2 || rc.Status.ReadyReplicas != 0 {
 			t.Errorf("status: %+v, generation %d", rc.Status, rc.Generation)
+		}
+	})
+}
+
+func TestLargePodsAreMadeAndDeletedInSmallerBatches(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		rc := controller(20)
+		rc.Spec.Template.Annotations = map[string]string{"a": strings.Repeat("x", 200<<10)}
+		rc.Spec.Template.Spec.Containers[0].Args = []string{strings.Repeat("y", 500<<10)}
+		w.Create(rc)
+		w.Advance(time.Second)
+		if n := len(w.Names("pods", "default")); n != 20 {
+			t.Errorf("%d pods", n)
+		}
+		scaleTo(w, 0)
+		w.Advance(time.Second)
+		if n := len(w.Names("pods", "default")); n != 0 {
+			t.Errorf("%d pods after scaling to 0", n)
+		}
+		for _, reason := range w.Reasons("default", "web") {
+			if strings.HasPrefix(reason, "Failed") {
+				t.Error(reason)
+			}
 		}
 	})
 }
