@@ -3,6 +3,7 @@ package command
 import (
 	"fmt"
 	"hash/fnv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,7 +18,7 @@ import (
 // component, and last is what stands under that name now, or nil.
 func Event(about api.Object, last func(api.Key) api.Object, component, host, kind, reason, message string, now time.Time) Change {
 	const longest = 1024 // of a message, as in Kubernetes
-	message = message[:min(len(message), longest)]
+	message = strings.ToValidUTF8(message[:min(len(message), longest)], "")
 	namespace := about.GetNamespace()
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault

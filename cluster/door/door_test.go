@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -74,6 +76,38 @@ func TestWhatTheRegistrySaysIsPassedOn(t *testing.T) {
 	answer = &command.Committed{Results: []command.Result{{}, {}}}
 	if _, err := d.write(t.Context(), "create", change); err == nil {
 		t.Error("two answers to one change went through")
+	}
+}
+
+func TestAWriteThatNeverComesFirstTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		again, tries := (&Door{}).again(), 0
+		err := error(nil)
+		for ; err == nil; tries++ {
+			err = again.wait(ctx, 7)
+		}
+		if s := apierrors.APIStatus(nil); !errors.As(err, &s) || s.Status().Code != http.StatusGatewayTimeout {
+			t.Errorf("after %d tries: %v", tries, err)
+		}
+	})
+}
+
+func TestPositionsSortAsListsDo(t *testing.T) {
+	s := &kindStorage{kind: api.KindFor("events")}
+	var keys []api.Key
+	for _, namespace := range []string{"a", "a-b", "ab"} {
+		for _, name := range []string{"", "\tx", " x", "x", "x\t", "x\ty", "x y", "xy"} {
+			keys = append(keys, api.Key{Resource: "events", Namespace: namespace, Name: name})
+		}
+	}
+	for _, a := range keys {
+		for _, b := range keys {
+			if got, want := strings.Compare(s.position(a), s.position(b)), a.Compare(b); got != want {
+				t.Errorf("%q and %q: %d, want %d", a, b, got, want)
+			}
+		}
 	}
 }
 

@@ -70,7 +70,8 @@ func (s *kindStorage) GetList(ctx context.Context, path string, opts storage.Lis
 }
 
 // position is an object's place in the order of a list, as a client's continue
-// token holds it. No name contains a tab, and all of their bytes sort after it.
+// token holds it. No namespace contains a tab, and all of their bytes sort
+// after it; a name, which stands last, may contain anything.
 func (s *kindStorage) position(k api.Key) string {
 	if s.kind.Namespaced {
 		return k.Namespace + "\t" + k.Name

@@ -249,15 +249,16 @@ func (r *retry) wait(ctx context.Context, tried uint64) error {
 	r.tries++
 	stale := r.tries > 1 && tried == r.seen
 	r.seen = tried
-	if !stale {
-		return ctx.Err()
+	if stale {
+		select {
+		case <-ctx.Done():
+		case <-time.After(behindWait):
+		}
 	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(behindWait):
-		return nil
+	if ctx.Err() != nil {
+		return apierrors.NewTimeoutError("others wrote the object each time before this could be; try again", 1)
 	}
+	return nil
 }
 
 // notOlder is a state that reaches at least to version: "" the present one,
