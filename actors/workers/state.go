@@ -286,6 +286,9 @@ func (s *state) cleared(m cleared) []effect {
 
 // volumesOf takes who has volumes.
 func (s *state) volumesOf(m pod.VolumesOf) []effect {
+	if !s.listed {
+		return nil // asked in this actor's earlier life; who is wanted is not known yet
+	}
 	var todo []effect
 	for _, uid := range m.UIDs {
 		if s.entries[uid] == nil && !s.clearing[uid] {

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/troupe-sh/troupe/api/command"
 	"github.com/troupe-sh/troupe/cluster/feed"
@@ -95,5 +96,17 @@ func TestAWorkerIsNotToldOfReportsOfItsPredecessor(t *testing.T) {
 	told := s.answered(s.batch(), make([]command.Result, 1), nil)
 	if e, ok := told[len(told)-1].(tell); !ok || e.message != (pod.Written{Number: 1}) {
 		t.Errorf("told %+v", told)
+	}
+}
+
+func TestVolumesStayUntilItIsKnownWhoIsWanted(t *testing.T) {
+	s := newState("n1")
+	answer := pod.VolumesOf{UIDs: []types.UID{"u1"}} // to the question of an instance that is no more
+	if todo := s.volumesOf(answer); len(todo) != 0 {
+		t.Errorf("at once: %v", todo)
+	}
+	s.seen(listed{})
+	if todo := s.volumesOf(answer); len(todo) != 1 {
+		t.Errorf("after a look: %v", todo)
 	}
 }
