@@ -520,7 +520,8 @@ func settledContainer(p *corev1.Pod, st corev1.ContainerStatus, all []container.
 		return false
 	}
 	for _, c := range p.Spec.Containers {
-		if c.Name == st.Name && runs(c.Image) && p.Spec.RestartPolicy == corev1.RestartPolicyAlways && !running {
+		if c.Name == st.Name && runs(c.Image) && !running &&
+			(p.Spec.RestartPolicy == corev1.RestartPolicyAlways || st.State.Terminated == nil) {
 			return false
 		}
 	}

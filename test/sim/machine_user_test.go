@@ -31,6 +31,7 @@ type user struct {
 	missing []string // images that nobody has loaded yet
 	loaded  map[string]bool
 	cordon  bool
+	emptied map[string]int // namespaces, how often they were deleted
 }
 
 // wish is what the user was told about one object.
@@ -45,7 +46,7 @@ type wish struct {
 }
 
 func newUser(m *machine) *user {
-	return &user{m: m, w: m.w, pending: map[string]bool{}, wants: map[api.Key]*wish{}, loaded: map[string]bool{}}
+	return &user{m: m, w: m.w, pending: map[string]bool{}, wants: map[api.Key]*wish{}, loaded: map[string]bool{}, emptied: map[string]int{}}
 }
 
 func pick[T any](w *World, all []T) T { return all[w.Rand().IntN(len(all))] }
@@ -226,7 +227,9 @@ func (u *user) create(object api.Object, want wish) {
 	if was := u.wants[key]; was != nil && !was.gone {
 		return
 	}
+	emptied := 0
 	u.do(request{about: key.String(), build: func(id string) []command.Change {
+		emptied = u.emptied[key.Namespace]
 		object := object.DeepCopyObject().(api.Object)
 		object.SetAnnotations(map[string]string{madeBy: id})
 		prepared, err := api.Prepare(object)
@@ -236,6 +239,7 @@ func (u *user) create(object api.Object, want wish) {
 		return []command.Change{{Op: command.Create, Key: key, Object: prepared}}
 	}, told: func(results []command.Result) {
 		want.uid = string(results[0].Object.GetUID())
+		want.any = emptied != u.emptied[key.Namespace] // its namespace was deleted before this was heard
 		u.wants[key] = &want
 	}})
 }
@@ -413,6 +417,7 @@ func (u *user) deleteNamespace() {
 	}
 	ns := pick(u.w, keys)
 	u.remove(ns, nil, func(api.Object) {}, func() {
+		u.emptied[ns.Name]++
 		for key, want := range u.wants {
 			if key.Namespace == ns.Name {
 				want.gone = true
