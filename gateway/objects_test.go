@@ -454,7 +454,8 @@ func TestManyWritersOfOneObjectLoseNothing(t *testing.T) {
 // bind writes a pod's node beside the API, as the scheduler does.
 func bind(t testing.TB, s interface {
 	Change(command.Change) api.Object
-}, client kubernetes.Interface, name, node string) {
+}, client kubernetes.Interface, name, node string,
+) {
 	t.Helper()
 	p := must[*corev1.Pod](t)(client.CoreV1().Pods("default").Get(context.Background(), name, metav1.GetOptions{}))
 	p.Spec.NodeName = node

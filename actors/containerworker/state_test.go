@@ -126,10 +126,18 @@ func TestWhatItBeginsWith(t *testing.T) {
 	}{
 		{"nothing", always, nil, nil, "report, find app:1, wait 10s unanswered", "", "#0 ContainerCreating"},
 		{"one that runs", always, []container.Container{fact(0, container.Running)}, nil, "report, inspect u1.c.0", "", "#0 running"},
-		{"one that runs, after another", always, []container.Container{fact(0, container.Exited), fact(1, container.Running)}, nil,
-			"report, inspect u1.c.1", "", "#1 running after Completed"},
-		{"one that runs, and more than one before", always, []container.Container{fact(0, container.Exited), fact(1, container.Exited), fact(2, container.Running)}, nil,
-			"clean u1.c.0, report, inspect u1.c.2", "", "#2 running after Completed"},
+		{
+			"one that runs, after another", always,
+			[]container.Container{fact(0, container.Exited), fact(1, container.Running)},
+			nil,
+			"report, inspect u1.c.1", "", "#1 running after Completed",
+		},
+		{
+			"one that runs, and more than one before", always,
+			[]container.Container{fact(0, container.Exited), fact(1, container.Exited), fact(2, container.Running)},
+			nil,
+			"clean u1.c.0, report, inspect u1.c.2", "", "#2 running after Completed",
+		},
 		{"one that was made and not started", always, []container.Container{fact(3, container.Created)}, nil, "report, find app:1, wait 10s unanswered", "", "#3 ContainerCreating"},
 		{"one that ended while nobody looked", always, []container.Container{fact(0, container.Exited)}, nil, "inspect u1.c.0", "report, find app:1, wait 10s unanswered", "#0 Completed"},
 		{"one that ended in its back-off", always, []container.Container{fact(2, container.Exited)}, nil, "inspect u1.c.2", "report, wait 20s retry", "#2 CrashLoopBackOff after Completed"},
@@ -139,8 +147,12 @@ func TestWhatItBeginsWith(t *testing.T) {
 		{"one that somebody removed", always, nil, ran, "report, find app:1, wait 10s unanswered", "", "#4 ContainerCreating after ContainerStatusUnknown"},
 		{"one that somebody removed, never to run again", never, nil, ran, "report", "", "#4 ContainerStatusUnknown"},
 		{"one that had completed and was removed", never, nil, completed, "report", "", "#4 Completed"},
-		{"one of another definition", always, []container.Container{fact(0, container.Running, func(c *container.Container) { c.Hash = "other" })}, nil,
-			"report, inspect u1.c.0, wait 30s killDue, signal terminated", "", "#0 running"},
+		{
+			"one of another definition", always,
+			[]container.Container{fact(0, container.Running, func(c *container.Container) { c.Hash = "other" })},
+			nil,
+			"report, inspect u1.c.0, wait 30s killDue, signal terminated", "", "#0 running",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := fresh()

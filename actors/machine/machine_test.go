@@ -54,6 +54,7 @@ func (w *world) store(n *corev1.Node) {
 	n.ResourceVersion = string(rune('0' + w.version))
 	w.node = n
 }
+
 func (w *world) registry(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *command.Sync:

@@ -355,23 +355,33 @@ func TestDoubleAndForeignMessagesChangeNothing(t *testing.T) {
 		p := w.Make(nodetest.Pod("web"))
 		creates, version := w.Runtime.Calls("Create"), w.Pod("web").ResourceVersion
 		for _, m := range []any{
-			pod.Keep{Pod: w.Pod("web")}, pod.Wish{Pod: w.Pod("web")}, pod.Look{Found: pod.Found{}}, pod.Written{Number: 1},
-			pod.Mounted{UID: p.UID}, pod.Unmounted{UID: p.UID},
+			pod.Keep{Pod: w.Pod("web")},
+			pod.Wish{Pod: w.Pod("web")},
+			pod.Look{Found: pod.Found{}},
+			pod.Written{Number: 1},
+			pod.Mounted{UID: p.UID},
+			pod.Unmounted{UID: p.UID},
 			container.Event{Kind: container.Removed, ContainerID: string(p.UID)},
 			container.Event{Kind: container.ContainerExited, ContainerID: id(p, 0)},
 		} {
 			w.Send(nodetest.Path(p), m)
 		}
 		for _, m := range []any{
-			pod.Run{Pod: w.Pod("web"), Name: "c"}, pod.Enter{Number: 1}, pod.Seen{}, pod.ImageFound{Name: nodetest.Image, Err: container.ErrNotFound},
+			pod.Run{Pod: w.Pod("web"), Name: "c"},
+			pod.Enter{Number: 1},
+			pod.Seen{},
+			pod.ImageFound{Name: nodetest.Image, Err: container.ErrNotFound},
 			container.Event{Kind: container.ContainerExited, ContainerID: id(p, 0)},
 			container.Event{Kind: container.Removed, ContainerID: id(p, 0)},
 		} {
 			w.Send(nodetest.Path(p)+"/c", m)
 		}
 		for _, m := range []any{
-			&command.Synced{}, &command.Committed{ID: "another"}, pod.Ended{UID: "nobody"}, pod.Report{UID: "nobody", Number: 1},
-			container.Event{Kind: container.Gap}, pod.VolumesOf{},
+			&command.Synced{}, &command.Committed{ID: "another"},
+			pod.Ended{UID: "nobody"},
+			pod.Report{UID: "nobody", Number: 1},
+			container.Event{Kind: container.Gap},
+			pod.VolumesOf{},
 		} {
 			w.Send("node/pods", m)
 		}

@@ -59,8 +59,10 @@ func TestWhatIsRead(t *testing.T) {
 		"tail over three files": {func(o *Options) { o.Tail = 6 }, "two\nthree\nfour\n"},
 		"tail of more":          {func(o *Options) { o.Tail = 100 }, "one\ntwo\nthree\nfour\n"},
 		"tail since":            {func(o *Options) { o.Tail, o.Since = 6, old.Add(1500*time.Millisecond) }, "three\nfour\n"},
-		"timestamps": {func(o *Options) { o.Timestamps = true },
-			day + "0.000000000Z one\n" + day + "1.000000000Z two\n" + day + "2.500000000Z three\n" + day + "3.000000000Z four\n"},
+		"timestamps": {
+			func(o *Options) { o.Timestamps = true },
+			day + "0.000000000Z one\n" + day + "1.000000000Z two\n" + day + "2.500000000Z three\n" + day + "3.000000000Z four\n",
+		},
 	} {
 		o := all
 		c.change(&o)

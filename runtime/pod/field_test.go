@@ -24,7 +24,8 @@ func TestAnEnvironmentSpeaksOfItsPod(t *testing.T) {
 			Env: []corev1.EnvVar{
 				from("NODE", "spec.nodeName"), from("NAME", "metadata.name"), from("NS", "metadata.namespace"), from("UID", "metadata.uid"),
 				from("IP", "status.podIP"), from("HOST", "status.hostIP"), from("ACCOUNT", "spec.serviceAccountName"),
-				from("TIER", "metadata.labels['tier']"), {Name: "BOTH", Value: "$(NAME)@$(NODE)"},
+				from("TIER", "metadata.labels['tier']"),
+				{Name: "BOTH", Value: "$(NAME)@$(NODE)"},
 			},
 		}}},
 	}

@@ -49,21 +49,31 @@ func TestResources(t *testing.T) {
 		requests, limits corev1.ResourceList
 		pod, container   container.Resources
 	}{
-		{"none", nil, nil,
+		{
+			"none", nil, nil,
 			container.Resources{CPUShares: 2, PIDs: 4096},
-			container.Resources{CPUShares: 2, OOMScoreAdj: 1000}},
-		{"guaranteed", list("cpu", "500m", "memory", "1Gi"), list("cpu", "500m", "memory", "1Gi"),
+			container.Resources{CPUShares: 2, OOMScoreAdj: 1000},
+		},
+		{
+			"guaranteed", list("cpu", "500m", "memory", "1Gi"), list("cpu", "500m", "memory", "1Gi"),
 			container.Resources{CPUShares: 1024, CPUQuota: 100_000, CPUPeriod: 100_000, Memory: 2 << 30, PIDs: 4096},
-			container.Resources{CPUShares: 512, CPUQuota: 50_000, CPUPeriod: 100_000, Memory: 1 << 30, OOMScoreAdj: -997}},
-		{"requests alone", list("cpu", "250m", "memory", "1Gi"), nil,
+			container.Resources{CPUShares: 512, CPUQuota: 50_000, CPUPeriod: 100_000, Memory: 1 << 30, OOMScoreAdj: -997},
+		},
+		{
+			"requests alone", list("cpu", "250m", "memory", "1Gi"), nil,
 			container.Resources{CPUShares: 512, PIDs: 4096},
-			container.Resources{CPUShares: 256, OOMScoreAdj: 900}},
-		{"a limit is the request too", nil, list("cpu", "2"),
+			container.Resources{CPUShares: 256, OOMScoreAdj: 900},
+		},
+		{
+			"a limit is the request too", nil, list("cpu", "2"),
 			container.Resources{CPUShares: 4096, CPUQuota: 400_000, CPUPeriod: 100_000, PIDs: 4096},
-			container.Resources{CPUShares: 2048, CPUQuota: 200_000, CPUPeriod: 100_000, OOMScoreAdj: 999}},
-		{"hardly anything", list("cpu", "1m"), list("cpu", "1m", "hugepages-2Mi", "4Mi"),
+			container.Resources{CPUShares: 2048, CPUQuota: 200_000, CPUPeriod: 100_000, OOMScoreAdj: 999},
+		},
+		{
+			"hardly anything", list("cpu", "1m"), list("cpu", "1m", "hugepages-2Mi", "4Mi"),
 			container.Resources{CPUShares: 2, CPUQuota: 1000, CPUPeriod: 100_000, PIDs: 4096},
-			container.Resources{CPUShares: 2, CPUQuota: 1000, CPUPeriod: 100_000, OOMScoreAdj: 999, HugePages: map[string]int64{"2MB": 4 << 20}}},
+			container.Resources{CPUShares: 2, CPUQuota: 1000, CPUPeriod: 100_000, OOMScoreAdj: 999, HugePages: map[string]int64{"2MB": 4 << 20}},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := of("", "a", "b")
@@ -144,13 +154,17 @@ func TestSecurity(t *testing.T) {
 		err   string
 	}{
 		{name: "nothing said", want: container.Security{Seccomp: "RuntimeDefault", MaskedPaths: true}},
-		{name: "the container over the pod",
+		{
+			name: "the container over the pod",
 			pod:  &corev1.PodSecurityContext{RunAsUser: &root, RunAsGroup: &root, FSGroup: &user, SupplementalGroups: []int64{7}, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}},
 			own:  &corev1.SecurityContext{RunAsUser: &user, AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes, Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}, Drop: []corev1.Capability{"CAP_ALL"}}},
-			want: container.Security{User: "1000", RunAsGroup: &root, Groups: []int64{1000, 7}, AddCaps: []string{"NET_ADMIN"}, DropCaps: []string{"ALL"}, ReadOnlyRoot: true, NoNewPrivs: true, Seccomp: "Unconfined", MaskedPaths: true}},
+			want: container.Security{User: "1000", RunAsGroup: &root, Groups: []int64{1000, 7}, AddCaps: []string{"NET_ADMIN"}, DropCaps: []string{"ALL"}, ReadOnlyRoot: true, NoNewPrivs: true, Seccomp: "Unconfined", MaskedPaths: true},
+		},
 		{name: "privileged", own: &corev1.SecurityContext{Privileged: &yes, ProcMount: &unmasked}, want: container.Security{Privileged: true, Seccomp: "Unconfined"}},
-		{name: "a profile of the machine", own: &corev1.SecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: new("p.json")}},
-			want: container.Security{Seccomp: "localhost/p.json", MaskedPaths: true}},
+		{
+			name: "a profile of the machine", own: &corev1.SecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: new("p.json")}},
+			want: container.Security{Seccomp: "localhost/p.json", MaskedPaths: true},
+		},
 		{name: "not root, and is not", pod: &corev1.PodSecurityContext{RunAsNonRoot: &yes}, image: "1000:0", want: container.Security{RunAsNonRoot: true, Seccomp: "RuntimeDefault", MaskedPaths: true}},
 		{name: "not root, and the image is", pod: &corev1.PodSecurityContext{RunAsNonRoot: &yes}, err: `container has runAsNonRoot and image will run as root (pod: "web_default(u1)", container: a)`},
 		{name: "not root, and nobody can tell", pod: &corev1.PodSecurityContext{RunAsNonRoot: &yes}, image: "www", err: `container has runAsNonRoot and image has non-numeric user (www), cannot verify user is non-root (pod: "web_default(u1)", container: a)`},

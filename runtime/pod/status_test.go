@@ -115,16 +115,34 @@ func TestConditions(t *testing.T) {
 		want       string
 	}{
 		{"ready", "", []corev1.ContainerStatus{running("a"), running("b")}, true, "", "Sandbox True Init True Ready True Containers True Scheduled True "},
-		{"starting", "", []corev1.ContainerStatus{running("a"), waiting("b")}, false, "",
-			"Sandbox False Init True Ready False ContainersNotReady containers with unready status: [b] Containers False ContainersNotReady containers with unready status: [b] Scheduled True "},
-		{"unknown", "", nil, true, "",
-			"Sandbox True Init True Ready False ContainersNotReady containers with unknown status: [a b] Containers False ContainersNotReady containers with unknown status: [a b] Scheduled True "},
-		{"succeeded", corev1.RestartPolicyNever, []corev1.ContainerStatus{exited("a", 0), exited("b", 0)}, true, "",
-			"Sandbox True Init True PodCompleted Ready False PodCompleted Containers False PodCompleted Scheduled True "},
-		{"failed", corev1.RestartPolicyNever, []corev1.ContainerStatus{exited("a", 0), exited("b", 1)}, true, "",
-			"Sandbox True Init True Ready False PodFailed Containers False PodFailed Scheduled True "},
-		{"a gate is shut", "", []corev1.ContainerStatus{running("a"), running("b")}, true, corev1.ConditionFalse,
-			"Sandbox True Init True Ready False ReadinessGatesNotReady the status of pod readiness gate \"example.com/gate\" is not \"True\", but False Containers True Scheduled True "},
+		{
+			"starting", "",
+			[]corev1.ContainerStatus{running("a"), waiting("b")},
+			false, "",
+			"Sandbox False Init True Ready False ContainersNotReady containers with unready status: [b] Containers False ContainersNotReady containers with unready status: [b] Scheduled True ",
+		},
+		{
+			"unknown", "", nil, true, "",
+			"Sandbox True Init True Ready False ContainersNotReady containers with unknown status: [a b] Containers False ContainersNotReady containers with unknown status: [a b] Scheduled True ",
+		},
+		{
+			"succeeded", corev1.RestartPolicyNever,
+			[]corev1.ContainerStatus{exited("a", 0), exited("b", 0)},
+			true, "",
+			"Sandbox True Init True PodCompleted Ready False PodCompleted Containers False PodCompleted Scheduled True ",
+		},
+		{
+			"failed", corev1.RestartPolicyNever,
+			[]corev1.ContainerStatus{exited("a", 0), exited("b", 1)},
+			true, "",
+			"Sandbox True Init True Ready False PodFailed Containers False PodFailed Scheduled True ",
+		},
+		{
+			"a gate is shut", "",
+			[]corev1.ContainerStatus{running("a"), running("b")},
+			true, corev1.ConditionFalse,
+			"Sandbox True Init True Ready False ReadinessGatesNotReady the status of pod readiness gate \"example.com/gate\" is not \"True\", but False Containers True Scheduled True ",
+		},
 		{"a gate is open", "", []corev1.ContainerStatus{running("a"), running("b")}, true, corev1.ConditionTrue, "Sandbox True Init True Ready True Containers True Scheduled True "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -334,7 +334,8 @@ func TestSubPath(t *testing.T) {
 	)
 	p.Spec.Containers[0].Env = []corev1.EnvVar{
 		{Name: "POD", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.name"}}},
-		{Name: "ONE", Value: "1"}, {Name: "N", Value: "$(ONE)2"},
+		{Name: "ONE", Value: "1"},
+		{Name: "N", Value: "$(ONE)2"},
 	}
 	got := setup(t, v, p)
 	if err := os.WriteFile(filepath.Join(got[0].HostPath, "a"), nil, 0o600); err != nil {

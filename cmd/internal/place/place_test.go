@@ -90,8 +90,17 @@ func TestDirectoriesAreTheAgentsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, d := range []place.Dirs{
-		{}, {Data: dir}, {Run: dir}, {Data: "/", Run: dir}, {Data: dir, Run: "/"}, {Data: dir, Run: "/run"}, {Data: dir, Run: "/run/x/.."},
-		{Data: dir, Run: root}, {Data: dir, Run: filepath.Join(root, "nothing")}, {Data: dir, Run: dir}, {Data: filepath.Join(dir, "d"), Run: dir},
+		{},
+		{Data: dir},
+		{Run: dir},
+		{Data: "/", Run: dir},
+		{Data: dir, Run: "/"},
+		{Data: dir, Run: "/run"},
+		{Data: dir, Run: "/run/x/.."},
+		{Data: dir, Run: root},
+		{Data: dir, Run: filepath.Join(root, "nothing")},
+		{Data: dir, Run: dir},
+		{Data: filepath.Join(dir, "d"), Run: dir},
 	} {
 		if got, err := d.Resolve(); err == nil {
 			t.Errorf("Resolve of %+v: %+v, want an error", d, got)
