@@ -102,7 +102,7 @@ func (k *Kit) Start() {
 	}
 	tree, err := supervise.Start(k.system,
 		supervise.Group("test", supervise.OneForOne, supervise.Budget{},
-			supervise.Family("parent", "scripted", supervise.LeafBudget, parent)),
+			supervise.Leaf("parent", "scripted", parent)),
 		supervise.Options{Log: k.Log(), Failed: k.failed, Fell: func(err error) { k.t.Errorf("escalated past the parent: %v", err) }})
 	if err != nil {
 		k.t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 // world is a registry of one Node object, with its feed, and a host.
 type world struct {
 	*actortest.Kit
+	mu      sync.Mutex // timers order nothing between the test and the actor's work
 	runtime *fake.Runtime
 	facts   host.Facts
 	blind   error // of Facts
@@ -36,7 +38,16 @@ type world struct {
 	wake    func()
 }
 
+// set changes what the world is.
+func (w *world) set(change func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change()
+}
+
 func (w *world) Facts(context.Context) (host.Facts, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.blind != nil {
 		return host.Facts{}, w.blind
 	}
@@ -44,7 +55,11 @@ func (w *world) Facts(context.Context) (host.Facts, error) {
 }
 
 // Node, Close, WatchNode, WatchPods and Pods are the feed.
-func (w *world) Node() (*corev1.Node, bool, error)    { return w.node, w.node != nil, nil }
+func (w *world) Node() (*corev1.Node, bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.node, w.node != nil, nil
+}
 func (w *world) Close()                               {}
 func (w *world) WatchNode(wake func()) feed.NodeWatch { w.wake = wake; return w }
 func (w *world) WatchPods(uint64, func()) feed.Cursor { return nil }
@@ -56,6 +71,8 @@ func (w *world) store(n *corev1.Node) {
 }
 
 func (w *world) registry(ctx actor.Context) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch m := ctx.Message().(type) {
 	case *command.Sync:
 		ctx.Respond(&command.Synced{})
@@ -100,6 +117,8 @@ func ready(n *corev1.Node) string {
 }
 
 func (w *world) written() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	out := w.writes
 	w.writes = nil
 	return out
@@ -175,7 +194,7 @@ func TestNothingChangesNothingIsWritten(t *testing.T) {
 	run(t, func(w *world) {
 		w.Start()
 		w.written()
-		w.facts.MemoryFree -= 1 << 20
+		w.set(func() { w.facts.MemoryFree -= 1 << 20 })
 		w.Advance(4*time.Minute + 50*time.Second)
 		if got := w.written(); len(got) > 0 {
 			t.Errorf("writes %v", got)
@@ -184,7 +203,7 @@ func TestNothingChangesNothingIsWritten(t *testing.T) {
 		if got := w.written(); len(got) != 1 {
 			t.Errorf("heartbeats %v, want one", got)
 		}
-		w.facts.StorageFree = 1 << 30
+		w.set(func() { w.facts.StorageFree = 1 << 30 })
 		w.Advance(6 * time.Second)
 		if got := w.written(); len(got) != 1 || w.node.Status.Conditions[1].Reason != "KubeletHasDiskPressure" {
 			t.Errorf("writes %v, conditions %+v", got, w.node.Status.Conditions)
@@ -254,13 +273,13 @@ func TestWhatOthersDoToTheNode(t *testing.T) {
 
 func TestARegistryThatRefusesIsAskedAgain(t *testing.T) {
 	run(t, func(w *world) {
-		w.refuse = errors.New("no room")
+		w.set(func() { w.refuse = errors.New("no room") })
 		w.Start()
 		w.Advance(10 * time.Second)
 		if w.node != nil {
 			t.Fatal("stored")
 		}
-		w.refuse = nil
+		w.set(func() { w.refuse = nil })
 		w.Advance(6 * time.Second)
 		if w.node == nil || ready(w.node) != "True" {
 			t.Errorf("%+v", w.node)
@@ -292,7 +311,7 @@ func TestAMachineThatCannotBeReadIsNotReady(t *testing.T) {
 	run(t, func(w *world) {
 		w.Start()
 		capacity := w.node.Status.Capacity
-		w.blind = errors.New("no such disk")
+		w.set(func() { w.blind = errors.New("no such disk") })
 		w.Advance(time.Minute) // more checks than the actor has restarts
 		i := slices.IndexFunc(w.node.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady })
 		if c := w.node.Status.Conditions[i]; c.Status != corev1.ConditionFalse || !strings.Contains(c.Message, "no such disk") {
@@ -301,7 +320,7 @@ func TestAMachineThatCannotBeReadIsNotReady(t *testing.T) {
 		if got := w.node.Status.Capacity; !got.Memory().Equal(*capacity.Memory()) || got.Memory().IsZero() {
 			t.Errorf("capacity %v, want the last known %v", got, capacity)
 		}
-		w.blind = nil
+		w.set(func() { w.blind = nil })
 		w.Advance(6 * time.Second)
 		if ready(w.node) != "True" {
 			t.Errorf("conditions %+v", w.node.Status.Conditions)
