@@ -295,9 +295,6 @@ func newMemoryVolumes(m *machine) *memoryVolumes {
 	return &memoryVolumes{m: m, have: map[types.UID]bool{}}
 }
 
-// reboot keeps what is on disk.
-func (v *memoryVolumes) reboot() {}
-
 // Setup implements volumes.Port.
 func (v *memoryVolumes) Setup(_ context.Context, p *corev1.Pod) (mounts map[string][]container.Mount, err error) {
 	err = v.m.call("set up volumes "+string(p.UID), v.m.runtimeLife, func() error {

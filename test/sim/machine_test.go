@@ -73,7 +73,7 @@ type machine struct {
 	answers     map[string]func(any) // to the user's commits, by ID
 	dropping    bool                 // runtime events are lost
 	killAt      int                  // the agent dies amid the call so far ahead; 0: in none
-	died        func()               // and this is called
+	died        func()               // then this is called
 }
 
 func newMachine(w *World) *machine {
@@ -197,7 +197,6 @@ func (m *machine) reboot() {
 	m.boots++
 	m.runtime.Reboot()
 	m.disk.reboot()
-	m.volumes.reboot()
 }
 
 // watch makes the auditor look after every step.
