@@ -141,9 +141,7 @@ func TestBehindTheAgentsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Exec("sh", "-c", "touch "+pin+"/net && mount --bind /proc/self/ns/net "+pin+"/net")
-	h.Kill()
-	h.Up() // at the latest now
-	lab.Eventually(t, patience, "the stranger is removed", func() error {
+	lab.Eventually(t, patience, "the stranger is removed", func() error { // by the next sweep
 		if out := h.Ctr("containers", "ls", "-q"); strings.Contains(out, "stranger") {
 			return errors.New(out)
 		}
@@ -496,15 +494,32 @@ func TestTheDiskIsFull(t *testing.T) {
 	waitReady(t, h, "web", 1)
 }
 
+// bootID is that of the boot that the host's Node tells of.
+func bootID(t *testing.T, h *lab.Host) string {
+	t.Helper()
+	n, err := h.Client().CoreV1().Nodes().Get(t.Context(), h.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.Status.NodeInfo.BootID
+}
+
 func TestTheMachineReboots(t *testing.T) {
 	h := startWith(t, lab.Options{}, "troupe-test")
 	h.TroupeIn(rc("web", 3, "troupe-test"), "apply", "-f", "-")
 	h.TroupeIn(pod("once", "troupe-test", []string{"exit", "0"}, "restartPolicy: Never"), "apply", "-f", "-")
 	before := waitReady(t, h, "web", 3)
 	waitPod(t, h, "once", "has succeeded", inPhase(corev1.PodSucceeded))
+	boot := bootID(t, h)
 
 	h.Reboot()
 	h.Up()
+	lab.Eventually(t, patience, "the node tells of its new boot", func() error {
+		if id := bootID(t, h); id == boot {
+			return fmt.Errorf("boot id %s", id)
+		}
+		return nil
+	})
 	for _, b := range before {
 		waitPod(t, h, b.Name, "runs again", func(p *corev1.Pod) bool {
 			return isReady(p) && p.Status.ContainerStatuses[0].RestartCount == 1

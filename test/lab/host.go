@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -45,6 +46,7 @@ type Host struct {
 	Cgroup  string // under which its pods' stand
 	ID      string // its containerd namespace
 	ns      string // its network namespace, pinned
+	bootID  string // a file with the boot id of this boot; empty: the machine's own
 }
 
 // NewHost makes a host without an agent. It goes when the test ends, and the
@@ -149,7 +151,11 @@ func (h *Host) HTTP() *http.Client {
 
 // Command is a command on the host.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + h.ns, "--", name}, args...)...)
+	line := []string{"--net=" + h.ns, "--"}
+	if h.bootID != "" { // seen by this command and what it starts, by nobody else
+		line = append(line, "unshare", "--mount", "--", "sh", "-ec", `mount --bind "$0" /proc/sys/kernel/random/boot_id; exec "$@"`, h.bootID)
+	}
+	return exec.CommandContext(ctx, "nsenter", append(append(line, name), args...)...)
 }
 
 // Exec runs a command on the host and returns what it printed.
@@ -335,7 +341,9 @@ func (h *Host) KillContainerd() {
 }
 
 // Reboot does to the host what switching it off and on does: every process
-// ends at once, and what stands in memory is gone. The agent is not started.
+// ends at once, what stands in memory is gone, and the next boot has an id of
+// its own. The agent is not started. A host that reboots runs its own
+// containerd, which sees the mounts of the agent that starts it.
 func (h *Host) Reboot() {
 	h.t.Helper()
 	for all := h.processes(); len(all) > 0; all = h.processes() {
@@ -366,6 +374,10 @@ func (h *Host) Reboot() {
 		h.t.Fatalf("%v", err)
 	}
 	if err := makeNetwork(h.ns); err != nil {
+		h.t.Fatalf("%v", err)
+	}
+	h.bootID = filepath.Join(h.Dir, "boot_id")
+	if err := os.WriteFile(h.bootID, []byte(uuid.NewString()+"\n"), 0o444); err != nil {
 		h.t.Fatalf("%v", err)
 	}
 }
