@@ -66,7 +66,7 @@ check: ## go vet, staticcheck, gofumpt
 	if [ -n "$$badly" ]; then echo "not formatted (go tool -modfile=tools/go.mod gofumpt -w FILE):"; echo "$$badly"; exit 1; fi
 
 test: check build images ## every test there is: check, unit tests with -race, simulation, real containers
-	@go list ./... | grep -v /test/e2e | CGO_ENABLED=1 xargs go test -race
+	@go list ./... | grep -v /test/e2e | CGO_ENABLED=1 xargs go test -race -timeout 30m
 	@go test -count=1 -timeout 30m ./test/sim -args -seeds=$(SEEDS)
 	@go test -count=1 -timeout 30m ./test/e2e/...
 
