@@ -75,6 +75,7 @@ e2e: build images ## only the tests on real containers (RUN=name for one of them
 	@go test -count=1 -timeout 30m ./test/e2e/... $(if $(RUN),-run '$(RUN)' -v)
 
 images: ## build the images of tests and examples into bin/images
+	@apt-cache show nginx >/dev/null 2>&1 || apt-get -qq update >/dev/null || true # a fresh machine knows no packages
 	@go run ./test/images
 
 bench: build images ## print the figures of DESIGN 12 beside raw containerd
