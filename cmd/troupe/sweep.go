@@ -58,7 +58,7 @@ func (w sweep) stop(ctx context.Context, grace time.Duration) (int, error) {
 // release ends Troupe's own processes and unmounts and removes what stands
 // in the run directory.
 func (w sweep) release(ctx context.Context) error {
-	// Keeper and agent start each other again: go on until neither is there.
+	// An agent on its way out may still start a keeper: go on until neither is there.
 	for {
 		pids := processes(w.ours)
 		agent, err := w.dirs.PID()
