@@ -73,7 +73,7 @@ func (k *Kit) Play(path string, receive func(ctx actor.Context)) {
 				receive(ctx)
 			}
 		}
-	}), path)
+	}, actor.WithDispatcher(dispatcher{k})), path)
 	if err != nil {
 		k.t.Fatalf("play %s: %v", path, err)
 	}
@@ -103,7 +103,7 @@ func (k *Kit) Start() {
 	tree, err := supervise.Start(k.system,
 		supervise.Group("test", supervise.OneForOne, supervise.Budget{},
 			supervise.Leaf("parent", "scripted", parent)),
-		supervise.Options{Log: k.Log(), Failed: k.failed, Fell: func(err error) { k.t.Errorf("escalated past the parent: %v", err) }})
+		supervise.Options{Log: k.Log(), Dispatcher: dispatcher{k}, Failed: k.failed, Fell: func(err error) { k.t.Errorf("escalated past the parent: %v", err) }})
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -148,9 +148,31 @@ func (k *Kit) Ask(m any) any {
 func (k *Kit) Advance(d time.Duration) {
 	k.t.Helper()
 	k.Start()
+	k.order()
 	time.Sleep(d)
 	synctest.Wait()
 }
+
+// order puts what the test did before what its caller does: a timer that fires
+// in between orders nothing for the race detector.
+func (k *Kit) order() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+}
+
+// dispatcher is the library's own, in order with the test.
+type dispatcher struct{ kit *Kit }
+
+// Schedule implements [actor.Dispatcher].
+func (d dispatcher) Schedule(run func()) {
+	go func() {
+		d.kit.order()
+		run()
+	}()
+}
+
+// Throughput implements [actor.Dispatcher].
+func (dispatcher) Throughput() int { return 300 }
 
 // Crash makes the actor panic, as troupe actors restart does, and waits until
 // its supervisor has restarted it.

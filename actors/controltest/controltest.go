@@ -25,8 +25,9 @@ import (
 )
 
 // settleTime is more than all the moments that the registry takes to gather
-// what follows from one commit.
-const settleTime = 10 * time.Millisecond
+// what follows from one commit, and than the rests after two conflicts: when
+// another writer came first, an actor decides again (see reconcile).
+const settleTime = 200 * time.Millisecond
 
 // World is a control tree at work.
 type World struct {

@@ -26,7 +26,7 @@ import (
 // world is a registry of one Node object, with its feed, and a host.
 type world struct {
 	*actortest.Kit
-	mu      sync.Mutex // timers order nothing between the test and the actor's work
+	mu      sync.Mutex // the registry and the actor's work run side by side
 	runtime *fake.Runtime
 	facts   host.Facts
 	blind   error // of Facts
