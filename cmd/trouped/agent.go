@@ -144,15 +144,30 @@ func lock(d place.Dirs) (func(), error) {
 }
 
 func (a *agent) openJournal() (err error) {
-	dir := filepath.Join(a.options.DataDir, "journal")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	dir, key := filepath.Join(a.options.DataDir, "journal"), filepath.Join(a.options.DataDir, "seal.key")
+	if err := mayMakeKey(key, dir); err != nil {
 		return err
 	}
-	if a.sealer, err = seal.Load(filepath.Join(a.options.DataDir, "seal.key")); err != nil {
+	if a.sealer, err = seal.Load(key); err != nil { // before there is a journal: the key is never younger
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	a.journal, err = raftlog.Open(raftlog.Options{Dir: dir, Log: a.log, Decode: a.sealer.Decoder(api.Decode)})
 	return err
+}
+
+// mayMakeKey refuses to go on with a new key where a journal was sealed with
+// another: its Secrets would be lost without a word.
+func mayMakeKey(key, journal string) error {
+	if _, err := os.Stat(key); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if _, err := os.Stat(journal); !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s is missing, and %s holds Secrets that only it can open: put the file back, or begin anew with \"troupe down --purge\"", key, journal)
+	}
+	return nil
 }
 
 // reign starts the control tree with a reign and stops it with the end of it.
