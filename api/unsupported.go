@@ -252,9 +252,9 @@ var plans = sync.OnceValue(func() map[string]plan {
 	return m
 })
 
-// planOf leaves out what Troupe acts on. Fields without a rule, which the test
-// does not let pass, go to missing.
-func planOf(t reflect.Type, path string, missing func(path string)) plan {
+// planOf leaves out what Troupe acts on. Every field that has a rule goes to
+// found, and those that have none, which the test does not let pass.
+func planOf(t reflect.Type, path string, found func(path string, r *rule)) plan {
 	var p plan
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -265,6 +265,9 @@ func planOf(t reflect.Type, path string, missing func(path string)) plan {
 			at += "." + s.name
 		}
 		if r, ok := rules[at]; ok {
+			if found != nil {
+				found(at, &r)
+			}
 			if r.verdict != acts {
 				s.rule = &r
 				p = append(p, s)
@@ -280,11 +283,11 @@ func planOf(t reflect.Type, path string, missing func(path string)) plan {
 		}
 		switch {
 		case inner == specs["Pod"]:
-			s.below = planOf(inner, "Pod", missing) // a template's
+			s.below = planOf(inner, "Pod", found) // a template's
 		case inner.Kind() == reflect.Struct:
-			s.below = planOf(inner, at, missing)
-		case missing != nil:
-			missing(at)
+			s.below = planOf(inner, at, found)
+		case found != nil:
+			found(at, nil)
 		}
 		if len(s.below) > 0 {
 			p = append(p, s)
