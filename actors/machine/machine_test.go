@@ -16,6 +16,7 @@ import (
 	"github.com/troupe-sh/troupe/actors/actortest"
 	"github.com/troupe-sh/troupe/actors/machine"
 	"github.com/troupe-sh/troupe/actors/mailbox"
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/api/command"
 	"github.com/troupe-sh/troupe/cluster/feed"
 	"github.com/troupe-sh/troupe/runtime/container"
@@ -54,7 +55,7 @@ func (w *world) Facts(context.Context) (host.Facts, error) {
 	return w.facts, nil
 }
 
-// Node, Close, WatchNode, WatchPods and Pods are the feed.
+// Node, Close, WatchNode, Watch, Sources and Pods are the feed.
 func (w *world) Node() (*corev1.Node, bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -62,8 +63,10 @@ func (w *world) Node() (*corev1.Node, bool, error) {
 }
 func (w *world) Close()                               {}
 func (w *world) WatchNode(wake func()) feed.NodeWatch { w.wake = wake; return w }
-func (w *world) WatchPods(uint64, func()) feed.Cursor { return nil }
-func (w *world) Pods() ([]*corev1.Pod, uint64, error) { return nil, 0, nil }
+func (w *world) Watch(uint64, func()) feed.Cursor     { return nil }
+
+func (w *world) Sources(*corev1.Pod) (api.Sources, error) { return api.Sources{}, nil }
+func (w *world) Pods() ([]*corev1.Pod, uint64, error)     { return nil, 0, nil }
 func (w *world) store(n *corev1.Node) {
 	w.version++
 	n.ResourceVersion = string(rune('0' + w.version))

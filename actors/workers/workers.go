@@ -165,7 +165,7 @@ func (w *workers) follow(ctx actor.Context) {
 	self, root := ctx.Self(), ctx.ActorSystem().Root
 	m := new(mark)
 	w.mark = m
-	w.cursor = w.config.Feed.WatchPods(seq, func() { root.Send(self, woken{m}) })
+	w.cursor = w.config.Feed.Watch(seq, func() { root.Send(self, woken{m}) })
 	w.apply(ctx, w.state.bound(pods))
 }
 
@@ -184,7 +184,9 @@ func (w *workers) pull(ctx actor.Context) {
 			panic(fmt.Errorf("read the feed of %s: %w", w.config.Node, err))
 		}
 		for _, c := range changes {
-			w.apply(ctx, w.state.changed(c))
+			if c.Pod != nil {
+				w.apply(ctx, w.state.changed(c))
+			}
 		}
 	}
 }

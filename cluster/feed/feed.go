@@ -1,5 +1,5 @@
-// Package feed tells a machine what is wanted of it: its Node object and the
-// pods bound to it.
+// Package feed tells a machine what is wanted of it: its Node object, the pods
+// bound to it, and the ConfigMaps and Secrets that those refer to.
 package feed
 
 import (
@@ -18,9 +18,12 @@ type Feed interface {
 	// Pods are those bound to this machine, sorted by key, and the sequence as
 	// of which this is so.
 	Pods() ([]*corev1.Pod, uint64, error)
-	// WatchPods gives every change of those pods past from. wake is called as
-	// journal.Hub.Subscribe calls it.
-	WatchPods(from uint64, wake func()) Cursor
+	// Watch gives every change of those pods, and of what pods refer to, past
+	// from. wake is called as journal.Hub.Subscribe calls it.
+	Watch(from uint64, wake func()) Cursor
+	// Sources are the ConfigMaps and Secrets that p, a pod of this machine,
+	// refers to, as they now stand. A machine reads no others.
+	Sources(p *corev1.Pod) (api.Sources, error)
 	// WatchNode calls wake when this machine's Node object may have changed, and
 	// again only after Node has been called.
 	WatchNode(wake func()) NodeWatch
@@ -42,10 +45,13 @@ type Cursor interface {
 	Close()
 }
 
-// Change is a pod as it now stands, or stood when it was deleted.
+// Change is a pod as it now stands, or stood when it was deleted; or, if Pod is
+// nil, the name of a source that is no longer what it was. Not every such name
+// is one that a pod of this machine refers to.
 type Change struct {
-	Pod  *corev1.Pod
-	Gone bool
+	Pod    *corev1.Pod
+	Gone   bool
+	Source api.Key
 }
 
 // FromHub is the feed of the machine named node, read from the replica that
@@ -88,8 +94,32 @@ func pod(r *journal.Record) (*corev1.Pod, error) {
 	return p, nil
 }
 
-func (l *local) WatchPods(from uint64, wake func()) Cursor {
-	return &cursor{Cursor: l.hub.Subscribe(from, wake, podResource), term: api.OnNode(l.node)}
+func (l *local) Watch(from uint64, wake func()) Cursor {
+	return &cursor{Cursor: l.hub.Subscribe(from, wake, podResource, api.ConfigMaps, api.Secrets), term: api.OnNode(l.node)}
+}
+
+func (l *local) Sources(p *corev1.Pod) (api.Sources, error) {
+	found := api.Sources{ConfigMaps: map[string]*corev1.ConfigMap{}, Secrets: map[string]*corev1.Secret{}}
+	s := l.hub.Snapshot()
+	for _, key := range api.SourcesOf(p) {
+		r, ok := s.Get(key)
+		if !ok {
+			continue
+		}
+		o, err := r.Object()
+		if err != nil {
+			return api.Sources{}, fmt.Errorf("read %s: %w", key, err)
+		}
+		switch o := o.(type) {
+		case *corev1.ConfigMap:
+			found.ConfigMaps[key.Name] = o
+		case *corev1.Secret:
+			found.Secrets[key.Name] = o
+		default:
+			return api.Sources{}, fmt.Errorf("read %s: it is a %T", key, o)
+		}
+	}
+	return found, nil
 }
 
 // WatchNode is woken by changes of any Node; only this machine's is decoded.
@@ -151,6 +181,10 @@ func (c *cursor) Next(max int) ([]Change, bool, error) {
 		r := ch.New
 		if r == nil {
 			r = ch.Old
+		}
+		if r.Key.Resource != podResource {
+			out = append(out, Change{Source: r.Key})
+			continue
 		}
 		if !slices.Contains(r.Index, c.term) {
 			continue

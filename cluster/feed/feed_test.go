@@ -68,7 +68,7 @@ func TestPodsOfThisMachineAlone(t *testing.T) {
 		t.Fatalf("%v, %v", pods, err)
 	}
 	woken := 0
-	c := f.WatchPods(seq, func() { woken++ })
+	c := f.Watch(seq, func() { woken++ })
 	defer c.Close()
 	w.write(pod("b2", "n2"), node("n1", ""), pod("c", "n1"))
 	w.remove(pod("a", "n1"))
@@ -108,5 +108,59 @@ func TestTheNodeOfThisMachine(t *testing.T) {
 				t.Errorf("%+v, %v, %v", got, ok, err)
 			}
 		}
+	}
+}
+
+func TestWhatAPodRefersTo(t *testing.T) {
+	w := begin(t)
+	f := feed.FromHub(w.j.Hub(), "n1")
+	p := pod("a", "n1")
+	p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pull"}}
+	p.Spec.Volumes = []corev1.Volume{
+		{Name: "v", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "one"}}}},
+	}
+	p.Spec.Containers = []corev1.Container{{EnvFrom: []corev1.EnvFromSource{
+		{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "env"}}},
+		{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "none"}}},
+	}}}
+	in := func(namespace, name string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: namespace, Name: name}
+	}
+	one := &corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, ObjectMeta: in("default", "one"), Data: map[string]string{"k": "1"}}
+	secret := func(namespace, name string) *corev1.Secret {
+		return &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: in(namespace, name), Data: map[string][]byte{"k": []byte(namespace)}}
+	}
+	w.write(p, one, secret("default", "pull"), secret("default", "env"), secret("default", "other"), secret("foreign", "none"))
+	before, err := f.Sources(p)
+	if err != nil || len(before.ConfigMaps) != 1 || len(before.Secrets) != 2 {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	if s, err := before.Secret("pull"); err != nil || string(s.Data["k"]) != "default" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err := before.Secret("other"); err == nil || err.Error() != `secret "other" not found` {
+		t.Errorf("what it does not refer to: %v", err)
+	}
+	if _, err := before.ConfigMap("none"); err == nil || err.Error() != `configmap "none" not found` {
+		t.Errorf("what is not there: %v", err)
+	}
+
+	woken := 0
+	c := f.Watch(w.j.Hub().Seq(), func() { woken++ })
+	defer c.Close()
+	two := one.DeepCopy()
+	two.Data["k"] = "2"
+	w.write(two)
+	w.remove(secret("default", "pull"))
+	changes, more, err := c.Next(10)
+	if err != nil || more || woken != 1 || len(changes) != 2 || changes[0] != (feed.Change{Source: api.KeyOf(one)}) || changes[1].Source.Name != "pull" {
+		t.Errorf("%+v, more %v, %v; woken %d times", changes, more, err, woken)
+	}
+	after, err := f.Sources(p)
+	if err != nil || after.ConfigMaps["one"].Data["k"] != "2" || len(after.Secrets) != 1 || after.Equal(before) || !after.Equal(after) {
+		t.Errorf("%+v, %v", after, err)
+	}
+	if before.ConfigMaps["one"].Data["k"] != "1" {
+		t.Error("what was read before has changed")
 	}
 }
