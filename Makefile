@@ -35,7 +35,7 @@ if [ $$# -gt 0 ]; then \
 fi
 endef
 
-.PHONY: all help build up down check test e2e images bench sim generate clean
+.PHONY: all help build up down check test e2e images bench sim docs generate clean
 
 all: test ## check everything and run every test (the default)
 
@@ -84,6 +84,9 @@ bench: build images ## print the figures of DESIGN 12 beside raw containerd
 
 sim: ## simulate a machine with faults: SEED=n one seed with its trace, SEEDS=n that many
 	@go test -count=1 ./test/sim -args $(if $(SEED),-seed=$(SEED),-seeds=$(SEEDS))
+
+docs: ## write the generated pages of docs/ anew
+	@go test -count=1 ./api ./gateway -run 'PodSpec|PublishedManifests' -args -update
 
 generate: ## write the generated code anew from messages/*.proto
 	$(call install,protoc:protobuf-compiler)

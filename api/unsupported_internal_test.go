@@ -40,7 +40,7 @@ func TestThePageOfThePodSpecIsTheRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(want, string(got)); d != "" {
-		t.Errorf("docs/podspec.md is not what the rules say; write it anew with: go test ./api -run PodSpec -update\n%s", d)
+		t.Errorf("docs/podspec.md is not what the rules say; write it anew with: make docs\n%s", d)
 	}
 }
 
@@ -48,7 +48,7 @@ func podspec() string {
 	var b strings.Builder
 	b.WriteString(`# What Troupe does with each field of a pod
 
-Written by ` + "`go test ./api -run PodSpec -update`" + ` from the rules in ` + "`api/unsupported.go`" + `; a test compares.
+Written by ` + "`make docs`" + ` from the rules in ` + "`api/unsupported.go`" + `; a test compares.
 
 A verdict on a field holds for all below it. *Acted on*: it does what Kubernetes says, or can have no effect of its own.
 *Warned*: the object is accepted, and the client hears that nothing comes of the field. *Refused*: the object would be

@@ -102,6 +102,13 @@ func (g *Gateway) unknown(w http.ResponseWriter, r *http.Request, code int) {
 	writeStatus(w, status)
 }
 
+// noCustomResources is asked by kubectl before it says that a kind of a known
+// group does not exist. Anything else than a list there hides what is wrong.
+func noCustomResources(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprint(w, `{"kind":"CustomResourceDefinitionList","apiVersion":"apiextensions.k8s.io/v1","metadata":{},"items":[]}`)
+}
+
 // have lists the kinds that there are.
 func have() string {
 	var names []string

@@ -91,6 +91,7 @@ func New(c Config) (*Gateway, error) {
 	mux.HandleFunc("GET /livez", ok)
 	mux.HandleFunc("GET /healthz", g.ready)
 	mux.HandleFunc("GET /readyz", g.ready)
+	mux.HandleFunc("GET /apis/apiextensions.k8s.io/v1/customresourcedefinitions", noCustomResources)
 	installOpenAPI(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { g.unknown(w, r, http.StatusNotFound) })
 	g.handler = g.filtered(mux)
