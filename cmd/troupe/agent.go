@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
+	"golang.org/x/net/proxy"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
@@ -22,9 +21,7 @@ import (
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-	"k8s.io/client-go/tools/remotecommand"
-	upgrade "k8s.io/client-go/transport/spdy"
-	"k8s.io/streaming/pkg/httpstream/spdy"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"github.com/troupe-sh/troupe/cmd/internal/build"
 	"github.com/troupe-sh/troupe/sdk"
@@ -85,14 +82,60 @@ func (a *agent) ToRESTConfig() (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--request-timeout %s: %w", a.timeout, err)
 	}
-	return &rest.Config{
+	c := &rest.Config{
 		Host:      host,
 		Dial:      a.dial,
-		Proxy:     func(*http.Request) (*url.URL, error) { return nil, nil }, // whatever HTTP_PROXY says
+		Proxy:     a.proxy,
 		Timeout:   timeout,
 		UserAgent: "troupe/" + build.Version(),
 		QPS:       -1, // the agent itself says when it is too much
-	}, nil
+	}
+	c.Wrap(func(rt http.RoundTripper) http.RoundTripper { return webSocketOnly{rt} })
+	return c, nil
+}
+
+// byProxy is the scheme of the proxy that WebSockets take to the socket.
+const byProxy = "troupe"
+
+// proxy leads WebSockets to the agent: what kubectl's commands open them with
+// asks for a proxy, but not for a way to dial. All else has Dial, whatever
+// HTTP_PROXY says.
+func (a *agent) proxy(r *http.Request) (*url.URL, error) {
+	if r.Header.Get("Upgrade") == "" {
+		return nil, nil
+	}
+	return &url.URL{Scheme: byProxy, Path: a.socket}, nil
+}
+
+// registerProxy makes byProxy known to those who dial through proxies.
+func (a *agent) registerProxy() {
+	proxy.RegisterDialerType(byProxy, func(*url.URL, proxy.Dialer) (proxy.Dialer, error) { return dialer(a.dial), nil })
+}
+
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Dial implements [proxy.Dialer].
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	return d(context.Background(), network, address)
+}
+
+// DialContext implements [proxy.ContextDialer].
+func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return d(ctx, network, address)
+}
+
+// webSocketOnly makes a refusal final: kubectl's commands would try SPDY next,
+// which has no way to the socket, and tell of that.
+type webSocketOnly struct{ http.RoundTripper }
+
+// RoundTrip implements [http.RoundTripper].
+func (w webSocketOnly) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := w.RoundTripper.RoundTrip(r)
+	var refused *httpstream.UpgradeFailureError
+	if errors.As(err, &refused) {
+		err = refused.Cause
+	}
+	return resp, err
 }
 
 // ToDiscoveryClient implements [genericclioptions.RESTClientGetter].
@@ -140,25 +183,4 @@ func (a *agent) client() (*sdk.Client, error) {
 		return nil, err
 	}
 	return sdk.Dial(a.socket)
-}
-
-// Execute runs exec and attach: kubectl's own executors cannot dial a socket.
-func (a *agent) Execute(u *url.URL, c *rest.Config, stdin io.Reader, stdout, stderr io.Writer, tty bool, size remotecommand.TerminalSizeQueue) error {
-	return a.ExecuteWithContext(context.Background(), u, c, stdin, stdout, stderr, tty, size)
-}
-
-// ExecuteWithContext is Execute until ctx ends.
-func (a *agent) ExecuteWithContext(ctx context.Context, u *url.URL, _ *rest.Config, stdin io.Reader, stdout, stderr io.Writer, tty bool, size remotecommand.TerminalSizeQueue) error {
-	transport, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{
-		PingPeriod:       5 * time.Second,
-		UpgradeTransport: &http.Transport{DialContext: a.dial},
-	})
-	if err != nil {
-		return err
-	}
-	e, err := remotecommand.NewSPDYExecutorForTransports(transport, upgrade.NewUpgraderForStreaming(transport), http.MethodPost, u)
-	if err != nil {
-		return err
-	}
-	return e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: stdin, Stdout: stdout, Stderr: stderr, Tty: tty, TerminalSizeQueue: size})
 }

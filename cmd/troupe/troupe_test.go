@@ -2,22 +2,20 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
-	utilexec "k8s.io/utils/exec"
+
+	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/troupe-sh/troupe/gateway/gatewaytest"
 )
@@ -81,35 +79,6 @@ func (r result) failed(t *testing.T, code int, want ...string) {
 	}
 }
 
-// streams are containers that run a few commands.
-type streams struct{}
-
-func (streams) ServeLog(w http.ResponseWriter, _ *http.Request, pod *corev1.Pod, o *corev1.PodLogOptions) {
-	fmt.Fprintf(w, "log of %s/%s\n", pod.Name, o.Container)
-}
-
-func (s streams) ServeExec(w http.ResponseWriter, r *http.Request, pod *corev1.Pod, o *corev1.PodExecOptions) {
-	remotecommand.ServeExec(w, r, s, pod.Name, string(pod.UID), o.Container, o.Command,
-		&remotecommand.Options{Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, TTY: o.TTY},
-		time.Minute, time.Minute, remotecommand.SupportedStreamingProtocols)
-}
-
-func (streams) ServeAttach(http.ResponseWriter, *http.Request, *corev1.Pod, *corev1.PodAttachOptions) {
-}
-
-func (streams) ExecInContainer(_ context.Context, name, _, container string, cmd []string, in io.Reader, out, errOut io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize, _ time.Duration) error {
-	switch cmd[0] {
-	case "cat":
-		_, err := io.Copy(out, in)
-		return err
-	case "false":
-		fmt.Fprintf(errOut, "%s/%s says no\n", name, container)
-		return utilexec.CodeExitError{Err: errors.New("no"), Code: 7}
-	}
-	_, err := fmt.Fprintln(out, name, container, strings.Join(cmd, " "))
-	return err
-}
-
 const rc = `apiVersion: v1
 kind: ReplicationController
 metadata: {name: web, labels: {app: web}}
@@ -128,7 +97,7 @@ spec: {nodeName: n1, containers: [{name: c, image: busybox, args: [sleep, "9"]}]
 `
 
 func TestKubectlsVerbs(t *testing.T) {
-	s := gatewaytest.Start(t, streams{})
+	s := gatewaytest.Start(t, containers(t))
 	run := func(stdin string, args ...string) result { return troupe(t, s.Socket, stdin, args...) }
 
 	run(rc, "apply", "-f", "-").has(t, "replicationcontroller/web created")
@@ -161,9 +130,9 @@ func TestKubectlsVerbs(t *testing.T) {
 	run("", "api-resources", "-o", "name").has(t, "pods", "replicationcontrollers", "namespaces", "nodes", "events", "configmaps", "secrets")
 
 	run("", "logs", "one").has(t, "log of one/c")
-	run("", "exec", "one", "--", "echo", "hello").has(t, "one c echo hello")
+	run("", "exec", "one", "--", "echo", "hello").has(t, "hello")
 	run("from here", "exec", "-i", "one", "--", "cat").has(t, "from here")
-	run("", "exec", "one", "--", "false").failed(t, 7, "one/c says no", "exit code 7")
+	run("", "exec", "one", "--", "sh", "-c", "echo no >&2; exit 7").failed(t, 7, "no", "exit code 7")
 
 	run("", "delete", "rc", "web", "--wait=false").has(t, `replicationcontroller "web" deleted`)
 	run("", "delete", "pod", "one", "--grace-period=0", "--force", "--wait=false").has(t, `"one" force deleted`)
@@ -171,7 +140,7 @@ func TestKubectlsVerbs(t *testing.T) {
 }
 
 func TestANodeIsDescribed(t *testing.T) {
-	s := gatewaytest.Start(t, streams{})
+	s := gatewaytest.Start(t, containers(t))
 	s.Must(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
 	troupe(t, s.Socket, "", "describe", "node", "n1").has(t, "Name:               n1", "Non-terminated Pods:")
 	troupe(t, s.Socket, "", "get", "nodes").has(t, "n1")
@@ -179,7 +148,7 @@ func TestANodeIsDescribed(t *testing.T) {
 }
 
 func TestWrongManifests(t *testing.T) {
-	s := gatewaytest.Start(t, streams{})
+	s := gatewaytest.Start(t, containers(t))
 	deployment := "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n"
 	r := troupe(t, s.Socket, deployment, "apply", "-f", "-")
 	r.failed(t, 1, `Deployment "web"`, "no kind Deployment in apps/v1")
@@ -194,7 +163,7 @@ func TestWrongManifests(t *testing.T) {
 }
 
 func TestWatch(t *testing.T) {
-	s := gatewaytest.Start(t, streams{})
+	s := gatewaytest.Start(t, containers(t))
 	c := exec.CommandContext(t.Context(), os.Args[0], "get", "pods", "-w", "-o", "name")
 	c.Env = append(os.Environ(), asTroupe+"=1", "TROUPE_SOCKET="+s.Socket)
 	out, err := c.StdoutPipe()
@@ -248,11 +217,21 @@ func TestAnAgentThatDoesNotComeUp(t *testing.T) {
 }
 
 func TestHelpSpeaksOfTroupe(t *testing.T) {
-	for _, args := range [][]string{{}, {"apply", "--help"}, {"get", "--help"}, {"exec", "--help"}, {"create", "--help"}} {
-		r := troupe(t, "none", "", args...)
-		r.has(t, "troupe")
-		if strings.Contains(r.out, "kubectl ") {
-			t.Errorf("%v speaks of kubectl:\n%s", args, r.out)
+	root := newRoot(genericiooptions.NewTestIOStreamsDiscard())
+	var look func(*cobra.Command)
+	look = func(cmd *cobra.Command) {
+		text := cmd.Short + "\n" + cmd.Long + "\n" + cmd.Example + "\n" + cmd.UsageString()
+		for line := range strings.Lines(text) {
+			if kubectlsName.MatchString(line) && !strings.Contains(line, "as with kubectl") {
+				t.Errorf("%s speaks of kubectl: %s", cmd.CommandPath(), strings.TrimSpace(line))
+			}
+		}
+		for _, c := range cmd.Commands() {
+			look(c)
 		}
 	}
+	look(root)
 }
+
+// kubectlsName is the program's, not that of annotations, field managers and URLs.
+var kubectlsName = regexp.MustCompile(`\bkubectl(?:[^.\-/\w]|$|\.\s|\.$)`)
