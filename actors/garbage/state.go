@@ -5,14 +5,17 @@
 package garbage
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/actors/reconcile"
@@ -22,6 +25,7 @@ import (
 )
 
 const (
+	component    = "garbage-collector-controller"
 	eventsKept   = time.Hour
 	batchObjects = 500
 )
@@ -74,7 +78,11 @@ func (s *state) Changed(changes []journal.Changed) {
 				s.events = append(s.events, c.New.Key)
 			}
 		case c.New != nil:
-			s.see(c.New.Key, reconcile.Object(c.New))
+			now := reconcile.Object(c.New)
+			s.see(c.New.Key, now)
+			if was := reconcile.Object(c.Old); was != nil && !equality.Semantic.DeepEqual(was.GetOwnerReferences(), now.GetOwnerReferences()) {
+				s.owners(was) // they may wait for it no more
+			}
 		default:
 			was := reconcile.Object(c.Old)
 			delete(s.check, c.Old.Key)
@@ -117,6 +125,13 @@ func (s *state) dependentsOf(uid types.UID) (records []*journal.Record) {
 	return records
 }
 
+// blocks tells whether object holds up the foreground deletion of its owner.
+func blocks(object api.Object, owner types.UID) bool {
+	return slices.ContainsFunc(object.GetOwnerReferences(), func(r metav1.OwnerReference) bool {
+		return r.UID == owner && ptr.Deref(r.BlockOwnerDeletion, false)
+	})
+}
+
 func (s *state) dependents(uid types.UID) {
 	for _, record := range s.dependentsOf(uid) {
 		s.check[record.Key] = struct{}{}
@@ -156,6 +171,23 @@ func (s *state) owner(object api.Object, ref metav1.OwnerReference) (owner api.O
 		return owner, true
 	}
 	return nil, false
+}
+
+// strayed finds out whether the owner that is not where object looks for it
+// stands in another namespace, which Kubernetes allows nobody to refer to.
+func (s *state) strayed(object api.Object, ref metav1.OwnerReference) bool {
+	for _, k := range api.Kinds() {
+		if !k.Namespaced || k.Kind != ref.Kind || k.GroupVersion().String() != ref.APIVersion {
+			continue
+		}
+		for _, ns := range s.hub.List("namespaces", "") {
+			owner := reconcile.Lookup(s.hub)(k.Key(ns.Key.Name, ref.Name))
+			if owner != nil && owner.GetUID() == ref.UID && owner.GetNamespace() != object.GetNamespace() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Decide implements [reconcile.Decider].
@@ -228,7 +260,9 @@ func (s *state) look(record *journal.Record, now time.Time) []command.Change {
 		if changes := s.finalize(object, f); len(changes) > 0 {
 			return changes
 		}
-		if len(s.dependentsOf(object.GetUID())) > 0 {
+		if f == metav1.FinalizerDeleteDependents && slices.ContainsFunc(s.dependentsOf(object.GetUID()), func(r *journal.Record) bool {
+			return r.Key != record.Key && blocks(reconcile.Object(r), object.GetUID())
+		}) {
 			return nil // they are looked at themselves; the last one's end brings us back
 		}
 		freed := object.DeepCopyObject().(api.Object)
@@ -244,6 +278,7 @@ func (s *state) look(record *journal.Record, now time.Time) []command.Change {
 		return nil
 	}
 	var gone, going []types.UID
+	var changes []command.Change
 	for _, ref := range refs {
 		owner, known := s.owner(object, ref)
 		switch {
@@ -252,24 +287,59 @@ func (s *state) look(record *journal.Record, now time.Time) []command.Change {
 		case owner != nil && finalizes(owner) == metav1.FinalizerDeleteDependents:
 			going = append(going, ref.UID)
 		}
+		if owner == nil && s.strayed(object, ref) {
+			said := command.Event(object, reconcile.Lookup(s.hub), component, "", corev1.EventTypeWarning, "OwnerRefInvalidNamespace",
+				fmt.Sprintf("ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in namespace %q",
+					ref.APIVersion, ref.Kind, object.GetNamespace(), ref.Name, ref.UID, object.GetNamespace()), now)
+			if said.Op == command.Create { // not with every change of the object
+				changes = append(changes, said)
+			}
+		}
 	}
 	switch {
 	case len(gone)+len(going) == len(refs):
+		if len(going) > 0 {
+			object = s.foreground(object)
+		}
 		updated, now := api.BeginDelete(object, nil, now)
 		if now {
-			return []command.Change{{Op: command.Delete, Key: record.Key, UID: object.GetUID(), Version: record.Seq}}
+			return append(changes, command.Change{Op: command.Delete, Key: record.Key, UID: object.GetUID(), Version: record.Seq})
 		}
 		if updated != object {
-			return []command.Change{update(updated)}
+			return append(changes, update(updated))
 		}
 	case len(gone)+len(going) > 0: // others still own it
 		kept := object.DeepCopyObject().(api.Object)
 		kept.SetOwnerReferences(slices.DeleteFunc(kept.GetOwnerReferences(), func(r metav1.OwnerReference) bool {
 			return slices.Contains(gone, r.UID) || slices.Contains(going, r.UID)
 		}))
-		return []command.Change{update(kept)}
+		return append(changes, update(kept))
 	}
-	return nil
+	return changes
+}
+
+// foreground is an object as it is to be deleted because an owner waits for
+// it: if it has dependents, it waits for them in its turn. Where one of these
+// waits already, they may stand in a circle: then no owner waits for it.
+func (s *state) foreground(object api.Object) api.Object {
+	dependents := s.dependentsOf(object.GetUID())
+	if len(dependents) == 0 || object.GetDeletionTimestamp() != nil {
+		return object
+	}
+	waits := object.DeepCopyObject().(api.Object)
+	waits.SetFinalizers(append(slices.DeleteFunc(waits.GetFinalizers(), func(f string) bool {
+		return f == metav1.FinalizerOrphanDependents || f == metav1.FinalizerDeleteDependents
+	}), metav1.FinalizerDeleteDependents))
+	if slices.ContainsFunc(dependents, func(r *journal.Record) bool {
+		return finalizes(reconcile.Object(r)) == metav1.FinalizerDeleteDependents
+	}) {
+		refs := waits.GetOwnerReferences()
+		for i := range refs {
+			refs[i].BlockOwnerDeletion = ptr.To(false)
+		}
+		waits.SetOwnerReferences(refs)
+	}
+	return waits
 }
 
 // finishedElsewhere tells whether more than finalizers stands between object
@@ -288,6 +358,9 @@ func (s *state) finalize(object api.Object, finalizer string) (changes []command
 		return nil
 	}
 	for _, record := range s.dependentsOf(object.GetUID()) {
+		if len(changes) == batchObjects {
+			break
+		}
 		dependent := reconcile.Object(record).DeepCopyObject().(api.Object)
 		dependent.SetOwnerReferences(slices.DeleteFunc(dependent.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return r.UID == object.GetUID() }))
 		changes = append(changes, command.Change{Op: command.Update, Key: record.Key, Object: dependent, UID: dependent.GetUID(), Version: record.Seq})

@@ -1,12 +1,14 @@
 package garbage_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/troupe-sh/troupe/actors/controltest"
 	"github.com/troupe-sh/troupe/api"
@@ -22,6 +24,20 @@ func owned(name string, owners ...api.Object) *corev1.ConfigMap {
 		c.OwnerReferences = append(c.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: o.GetName(), UID: o.GetUID()})
 	}
 	return c
+}
+
+// blocking makes object hold up the foreground deletion of its owners.
+func blocking(object *corev1.ConfigMap) *corev1.ConfigMap {
+	for i := range object.OwnerReferences {
+		object.OwnerReferences[i].BlockOwnerDeletion = ptr.To(true)
+	}
+	return object
+}
+
+// foreground deletes an object as a client does that waits for its dependents.
+func foreground(w *controltest.World, key api.Key) {
+	controltest.Update(w, key, func(c *corev1.ConfigMap) { c.Finalizers = append(c.Finalizers, metav1.FinalizerDeleteDependents) })
+	w.Delete(key)
 }
 
 func left(w *controltest.World) []string { return w.Names("configmaps", "default") }
@@ -64,13 +80,10 @@ func TestAnOwnerThatNeverWasIsGone(t *testing.T) {
 
 func TestForegroundWaitsForTheDependents(t *testing.T) {
 	controltest.Run(t, func(w *controltest.World) {
-		root := owned("root")
-		root.Finalizers = []string{metav1.FinalizerDeleteDependents}
-		made := w.Create(root)
-		child := owned("child", made)
+		child := blocking(owned("child", w.Create(owned("root"))))
 		child.Finalizers = []string{"example.com/hold"}
 		w.Create(child)
-		w.Delete(key("root"))
+		foreground(w, key("root"))
 		w.Advance(time.Minute)
 		if got := left(w); !slices.Equal(got, []string{"child", "root"}) {
 			t.Fatalf("left: %v", got)
@@ -79,6 +92,123 @@ func TestForegroundWaitsForTheDependents(t *testing.T) {
 		w.Advance(time.Minute)
 		if got := left(w); len(got) != 0 {
 			t.Errorf("left: %v", got)
+		}
+	})
+}
+
+func TestForegroundWaitsOnlyForThoseThatBlock(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		child := owned("child", w.Create(owned("root")))
+		child.Finalizers = []string{"example.com/hold"}
+		w.Create(child)
+		foreground(w, key("root"))
+		w.Advance(time.Minute)
+		if got := left(w); !slices.Equal(got, []string{"child"}) {
+			t.Fatalf("left: %v", got)
+		}
+		if w.Get(key("child")).GetDeletionTimestamp() == nil {
+			t.Error("the child is not being deleted")
+		}
+	})
+}
+
+func TestForegroundGoesDownTheChain(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		child := w.Create(blocking(owned("child", w.Create(owned("root")))))
+		grandchild := blocking(owned("grandchild", child))
+		grandchild.Finalizers = []string{"example.com/hold"}
+		w.Create(grandchild)
+		foreground(w, key("root"))
+		w.Advance(time.Minute)
+		if got := left(w); !slices.Equal(got, []string{"child", "grandchild", "root"}) {
+			t.Fatalf("left: %v", got)
+		}
+		controltest.Update(w, key("grandchild"), func(c *corev1.ConfigMap) { c.Finalizers = nil })
+		w.Advance(time.Minute)
+		if got := left(w); len(got) != 0 {
+			t.Errorf("left: %v", got)
+		}
+	})
+}
+
+func TestForegroundWaitsNoLongerForWhoIsReleased(t *testing.T) {
+	for name, release := range map[string]func(*corev1.ConfigMap){
+		"it names no owner any more":  func(c *corev1.ConfigMap) { c.OwnerReferences = nil },
+		"it blocks the owner no more": func(c *corev1.ConfigMap) { c.OwnerReferences[0].BlockOwnerDeletion = nil },
+	} {
+		controltest.Run(t, func(w *controltest.World) {
+			child := blocking(owned("child", w.Create(owned("root"))))
+			child.Finalizers = []string{"example.com/hold"}
+			w.Create(child)
+			foreground(w, key("root"))
+			controltest.Update(w, key("child"), release)
+			w.Advance(time.Minute)
+			if got := left(w); !slices.Equal(got, []string{"child"}) {
+				t.Errorf("%s: left: %v", name, got)
+			}
+		})
+	}
+}
+
+func TestOwnersInACircle(t *testing.T) {
+	circle := func(w *controltest.World) {
+		a := w.Create(owned("a"))
+		c := w.Create(blocking(owned("c", w.Create(blocking(owned("b", a))))))
+		controltest.Update(w, key("a"), func(m *corev1.ConfigMap) { m.OwnerReferences = blocking(owned("a", c)).OwnerReferences })
+		w.Advance(time.Minute)
+		if got := left(w); len(got) != 3 {
+			w.T.Errorf("of those who own each other are left: %v", got)
+		}
+	}
+	controltest.Run(t, func(w *controltest.World) {
+		circle(w)
+		w.Delete(key("b"))
+		w.Advance(time.Minute)
+		if got := left(w); len(got) != 0 {
+			t.Errorf("deleted in the background, left: %v", got)
+		}
+	})
+	controltest.Run(t, func(w *controltest.World) {
+		circle(w)
+		foreground(w, key("b"))
+		w.Advance(time.Minute)
+		if got := left(w); len(got) != 0 {
+			t.Errorf("deleted in the foreground, left: %v", got)
+		}
+	})
+	controltest.Run(t, func(w *controltest.World) {
+		self := w.Create(owned("self"))
+		controltest.Update(w, key("self"), func(m *corev1.ConfigMap) { m.OwnerReferences = blocking(owned("self", self)).OwnerReferences })
+		foreground(w, key("self"))
+		w.Advance(time.Minute)
+		if got := left(w); len(got) != 0 {
+			t.Errorf("who owns itself stays: %v", got)
+		}
+	})
+}
+
+func TestAnOwnerInAnotherNamespaceIsNone(t *testing.T) {
+	controltest.Run(t, func(w *controltest.World) {
+		w.Create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "other"}})
+		owner := owned("owner")
+		owner.Namespace = "other"
+		made := w.Create(owner)
+		child := w.Create(owned("child", made))
+		w.Create(owned("kept", made, w.Create(owned("near"))))
+		if got := left(w); !slices.Equal(got, []string{"kept", "near"}) {
+			t.Errorf("left: %v", got)
+		}
+		if got := w.Reasons("default", "child"); !slices.Equal(got, []string{"OwnerRefInvalidNamespace×1"}) {
+			t.Errorf("told: %v", got)
+		}
+		want := fmt.Sprintf(`ownerRef [v1/ConfigMap, namespace: default, name: owner, uid: %s] does not exist in namespace "default"`, made.GetUID())
+		for _, e := range controltest.List[*corev1.Event](w, "events", "default") {
+			if e.InvolvedObject.UID == child.GetUID() && (e.Message != want || e.Type != corev1.EventTypeWarning || e.Source.Component != "garbage-collector-controller") {
+				t.Errorf("told %s by %s: %s", e.Type, e.Source.Component, e.Message)
+			}
+		}
+		if refs := w.Get(key("kept")).GetOwnerReferences(); len(refs) != 1 || refs[0].Name != "near" {
+			t.Errorf("what has another owner names %v", refs)
 		}
 	})
 }
@@ -144,8 +274,15 @@ func TestNothingInANamespaceOwnsWhatIsInNone(t *testing.T) {
 			{APIVersion: "v1", Kind: "ConfigMap", Name: "a", UID: w.Create(owned("a")).GetUID()},
 		}}})
 		w.Advance(time.Minute)
-		if w.Get(api.Key{Resource: "nodes", Name: "n"}) == nil {
+		n := api.Key{Resource: "nodes", Name: "n"}
+		for range 3 {
+			controltest.Update(w, n, func(n *corev1.Node) { n.Labels = map[string]string{"at": time.Now().String()} })
+		}
+		if w.Get(n) == nil {
 			t.Error("the node was deleted")
+		}
+		if got := w.Reasons("default", "n"); !slices.Contains(got, "OwnerRefInvalidNamespace×1") {
+			t.Errorf("told: %v", got)
 		}
 	})
 }

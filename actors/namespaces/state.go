@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/actors/reconcile"
@@ -80,8 +81,7 @@ func (s *state) Decide(now time.Time) reconcile.Decision {
 		}
 	}
 	update.Status.Phase = corev1.NamespaceTerminating
-	say(update, corev1.NamespaceContentRemaining, "SomeResourcesRemain", "Some resources are remaining: ", left, "All content successfully removed", now)
-	say(update, corev1.NamespaceFinalizersRemaining, "SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: ", waits, "All content-preserving finalizers finished", now)
+	say(update, now, left, waits)
 	change := command.Change{Op: command.Update, Key: s.key, Object: update, UID: ns.UID, Version: record.Seq}
 	return reconcile.Decision{Changes: []command.Change{change}}.Unless(ns, update)
 }
@@ -118,22 +118,40 @@ func (s *state) empty(now time.Time) (changes []command.Change, left, waits map[
 	return changes, left, waits
 }
 
-// say sets one of the conditions that tell what a namespace waits for.
-func say(ns *corev1.Namespace, kind corev1.NamespaceConditionType, reason, prefix string, counts map[string]int, done string, now time.Time) {
-	c := corev1.NamespaceCondition{Type: kind, Status: corev1.ConditionFalse, Reason: "ContentRemoved", Message: done}
-	if kind == corev1.NamespaceFinalizersRemaining {
-		c.Reason = "ContentHasNoFinalizers"
+// say sets the conditions that tell what a namespace waits for, in the words
+// of Kubernetes' own controller.
+func say(ns *corev1.Namespace, now time.Time, left, waits map[string]int) {
+	var resources, finalizers []string
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		gr := schema.ParseGroupResource(name)
+		resources = append(resources, fmt.Sprintf("%s.%s has %d resource instances", gr.Resource, gr.Group, left[name]))
 	}
-	if len(counts) > 0 {
-		var parts []string
-		for _, name := range slices.Sorted(maps.Keys(counts)) {
-			parts = append(parts, fmt.Sprintf("%s in %d resource instances", name, counts[name]))
+	for _, name := range slices.Sorted(maps.Keys(waits)) {
+		finalizers = append(finalizers, fmt.Sprintf("%s in %d resource instances", name, waits[name]))
+	}
+	for _, c := range []struct {
+		kind                  corev1.NamespaceConditionType
+		fine, finally         string // reason and message when nothing remains
+		remains, what, prefix string // when something does
+	}{
+		{kind: corev1.NamespaceDeletionDiscoveryFailure, fine: "ResourcesDiscovered", finally: "All resources successfully discovered"},
+		{kind: corev1.NamespaceDeletionGVParsingFailure, fine: "ParsedGroupVersions", finally: "All legacy kube types successfully parsed"},
+		{kind: corev1.NamespaceDeletionContentFailure, fine: "ContentDeleted", finally: "All content successfully deleted, may be waiting on finalization"},
+		{corev1.NamespaceContentRemaining, "ContentRemoved", "All content successfully removed", "SomeResourcesRemain", strings.Join(resources, ", "), "Some resources are remaining: "},
+		{corev1.NamespaceFinalizersRemaining, "ContentHasNoFinalizers", "All content-preserving finalizers finished", "SomeFinalizersRemain", strings.Join(finalizers, ", "), "Some content in the namespace has finalizers remaining: "},
+	} {
+		is := corev1.NamespaceCondition{Type: c.kind, Status: corev1.ConditionFalse, Reason: c.fine, Message: c.finally, LastTransitionTime: metav1.NewTime(now.Truncate(time.Second))}
+		if c.what != "" {
+			is.Status, is.Reason, is.Message = corev1.ConditionTrue, c.remains, c.prefix+c.what
 		}
-		c.Status, c.Reason, c.Message = corev1.ConditionTrue, reason, prefix+strings.Join(parts, ", ")
+		set(ns, is)
 	}
-	c.LastTransitionTime = metav1.NewTime(now.Truncate(time.Second))
+}
+
+// set keeps the time of a condition whose status stays.
+func set(ns *corev1.Namespace, c corev1.NamespaceCondition) {
 	for i, was := range ns.Status.Conditions {
-		if was.Type == kind {
+		if was.Type == c.Type {
 			if was.Status == c.Status {
 				c.LastTransitionTime = was.LastTransitionTime
 			}
