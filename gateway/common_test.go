@@ -1,7 +1,9 @@
 package gateway_test
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"testing"
 
@@ -25,4 +27,17 @@ func (echo) ServeExec(w http.ResponseWriter, _ *http.Request, pod *corev1.Pod, o
 
 func (echo) ServeAttach(w http.ResponseWriter, _ *http.Request, pod *corev1.Pod, o *corev1.PodAttachOptions) {
 	fmt.Fprintf(w, "attach to %s/%s\n", pod.Name, o.Container)
+}
+
+// endlessBody is a body that goes on until stop.
+func endlessBody() (body io.Reader, stop func()) {
+	r, w := io.Pipe()
+	go func() {
+		for chunk := bytes.Repeat([]byte("x"), 64<<10); ; {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+		}
+	}()
+	return r, func() { _ = r.Close() }
 }

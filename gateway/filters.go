@@ -11,6 +11,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	apitypes "k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
@@ -82,6 +84,12 @@ func (g *Gateway) unknown(w http.ResponseWriter, r *http.Request, code int) {
 	case code == http.StatusMethodNotAllowed:
 		status.Reason = metav1.StatusReasonMethodNotAllowed
 		status.Message = fmt.Sprintf("%s is not possible on %s", r.Method, r.URL.Path)
+	case code == http.StatusUnsupportedMediaType:
+		status.Reason = metav1.StatusReasonUnsupportedMediaType
+		status.Message = fmt.Sprintf("a %s does not take a body of the type %q; %s", r.Method, r.Header.Get("Content-Type"), taken(r.Method))
+	case code == http.StatusNotAcceptable:
+		status.Reason = metav1.StatusReasonNotAcceptable
+		status.Message = fmt.Sprintf("%s is not answered as %q; say Accept: %s", r.URL.Path, r.Header.Get("Accept"), strings.Join(mediaTypes, " or "))
 	case code != http.StatusNotFound:
 		status.Reason = metav1.StatusReasonUnknown
 		status.Message = http.StatusText(code)
@@ -100,6 +108,17 @@ func (g *Gateway) unknown(w http.ResponseWriter, r *http.Request, code int) {
 		status.Message = fmt.Sprintf("Troupe does not have the API group %s yet; it has %s", strings.TrimPrefix(r.URL.Path, "/apis/"), have())
 	}
 	writeStatus(w, status)
+}
+
+var mediaTypes = []string{runtime.ContentTypeJSON, runtime.ContentTypeYAML, runtime.ContentTypeProtobuf}
+
+// taken says which types of bodies a method takes.
+func taken(method string) string {
+	types := mediaTypes
+	if method == http.MethodPatch {
+		types = []string{string(apitypes.JSONPatchType), string(apitypes.MergePatchType), string(apitypes.StrategicMergePatchType), string(apitypes.ApplyYAMLPatchType)}
+	}
+	return "it takes " + strings.Join(types, ", ")
 }
 
 // noCustomResources is asked by kubectl before it says that a kind of a known
