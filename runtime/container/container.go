@@ -20,6 +20,9 @@ var (
 	ErrInvalid  = errors.New("invalid")      // the spec can never work: a command that does not exist, a user unknown to the image
 	ErrGone     = errors.New("runtime gone") // no connection; try again
 	ErrNotReady = errors.New("not ready")    // RunSandbox, or Start, comes first (again)
+
+	ErrDenied      = errors.New("denied")      // the registry gives it to others, or to nobody
+	ErrUnreachable = errors.New("unreachable") // the registry does not answer as one
 )
 
 // Pod says whose a sandbox or container is. It is kept with it and read back.
@@ -157,6 +160,7 @@ type Container struct {
 	Hash                   string
 	Image                  string // as asked for
 	ImageID                string // digest that it resolved to
+	ImageRef               string // the same as a status shows it: see Image.Ref
 	State                  State
 	PID                    uint32
 	ExitCode               uint32
@@ -209,7 +213,16 @@ type Image struct {
 	Digests []string // name@sha256:…
 	Size    int64    // bytes
 	User    string
+	At      time.Time // its newest name came
+
+	// Pulled are the names and digests that a registry gave, each with the
+	// fingerprints of the credentials that it gave them for. What is not in it
+	// was imported, and is anybody's.
+	Pulled map[string][]string
 }
+
+// Disk is the file system that holds the images.
+type Disk struct{ Size, Free int64 } // bytes
 
 // Usage is what a container has used. CPU is cumulative.
 type Usage struct {
@@ -271,6 +284,13 @@ type Runtime interface {
 	Images(ctx context.Context) ([]Image, error)
 	// Import reads an image archive (docker save or OCI layout, tar, possibly gzipped) and returns what it held.
 	Import(ctx context.Context, archive io.Reader) ([]Image, error)
+	// Pull asks the registry of a name what it now stands for and brings what is
+	// not here yet. What an earlier call brought is used, also one that failed or
+	// whose agent died. p, which may be nil, tells how far it is. ErrInvalid: no
+	// name of an image. ErrNotFound, ErrDenied, ErrUnreachable: the registry's answer.
+	Pull(ctx context.Context, name string, auth Auth, p *Progress) (Image, error)
+	// ImageDisk is the room that images have.
+	ImageDisk(ctx context.Context) (Disk, error)
 	// RemoveImage removes a name, or with an ID all names of that image.
 	// ErrNotFound: nothing has it.
 	RemoveImage(ctx context.Context, name string) error

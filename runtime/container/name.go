@@ -2,6 +2,8 @@ package container
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/distribution/reference"
 )
@@ -14,4 +16,18 @@ func ImageName(name string) (string, error) {
 		return "", fmt.Errorf("image name %q: %w: %w", name, err, ErrInvalid)
 	}
 	return r.String(), nil
+}
+
+// Ref is what a status shows of an image that was asked for by name:
+// repository@digest of a pulled one, by which its registry has it, else its ID.
+func (i Image) Ref(name string) string {
+	r, err := reference.ParseDockerRef(name)
+	if err != nil || i.Pulled[r.String()] == nil {
+		return i.ID
+	}
+	at := slices.IndexFunc(i.Digests, func(d string) bool { return strings.HasPrefix(d, r.Name()+"@") })
+	if at < 0 {
+		return i.ID
+	}
+	return i.Digests[at]
 }

@@ -44,6 +44,7 @@ const (
 	labelHash      = "troupe.sh/hash"
 	labelImage     = "troupe.sh/image"
 	labelImageID   = "troupe.sh/image-id"
+	labelImageRef  = "troupe.sh/image-ref"
 	labelLog       = "troupe.sh/log-path"
 	labelMessage   = "troupe.sh/message"
 	labelStop      = "troupe.sh/stop-signal"
@@ -199,7 +200,7 @@ func labels(s container.Spec, img *image, in specInput) map[string]string {
 	l := map[string]string{
 		labelSandbox: s.Sandbox, labelNamespace: s.Pod.Namespace, labelPod: s.Pod.Name, labelUID: s.Pod.UID,
 		labelName: s.Name, labelAttempt: strconv.FormatUint(uint64(s.Attempt), 10), labelHash: s.Hash,
-		labelImage: s.Image, labelImageID: img.ID, labelLog: s.LogPath, labelStop: img.stopSignal,
+		labelImage: s.Image, labelImageID: img.ID, labelImageRef: img.Ref(s.Image), labelLog: s.LogPath, labelStop: img.stopSignal,
 		labelGroup: in.group, labelCgroup: in.cgroup(),
 	}
 	for key, set := range map[string]bool{labelStdin: s.Stdin, labelTTY: s.TTY, labelMessage: in.message != ""} {
@@ -617,7 +618,7 @@ func (r *Runtime) view(c containers.Container, p *task.Process) container.Contai
 	v := container.Container{
 		ID: c.ID, Sandbox: k.sandbox, Name: c.Labels[labelName], Attempt: uint32(attempt), Hash: c.Labels[labelHash],
 		Pod:   container.Pod{Namespace: c.Labels[labelNamespace], Name: c.Labels[labelPod], UID: c.Labels[labelUID]},
-		Image: c.Labels[labelImage], ImageID: c.Labels[labelImageID],
+		Image: c.Labels[labelImage], ImageID: c.Labels[labelImageID], ImageRef: cmp.Or(c.Labels[labelImageRef], c.Labels[labelImageID]),
 		State: container.Created, CreatedAt: c.CreatedAt, LogPath: c.Labels[labelLog], StopSignal: syscall.SIGTERM,
 	}
 	if sig, err := signal.ParseSignal(c.Labels[labelStop]); err == nil {

@@ -57,6 +57,7 @@ type Config struct {
 	// Runtimes are containerd's names of the runtime classes, such as
 	// io.containerd.kata.v2. The class "" is io.containerd.runc.v2 if not named.
 	Runtimes map[string]string
+	CertsDir string // how to reach registries: HOST/hosts.toml, as containerd reads it
 	Log      *slog.Logger
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +17,9 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
 	"github.com/troupe-sh/troupe/runtime/cgroup"
@@ -230,6 +235,7 @@ func TestSuite(t *testing.T) {
 		return suite.Subject{
 			Runtime: m.Runtime, Image: image,
 			Again: func(t *testing.T) container.Runtime { return m.connect(t) },
+			Offer: offering(t),
 			Break: func(t *testing.T, id string) {
 				if err := unix.Unmount(filepath.Join(m.config.RunDir, "netns", id, "net"), unix.MNT_DETACH); err != nil {
 					t.Fatal(err)
@@ -244,4 +250,36 @@ func TestSuite(t *testing.T) {
 			},
 		}
 	})
+}
+
+// offering is a registry over plain HTTP, and what puts images into it.
+func offering(t *testing.T) func(*testing.T, string, string, container.Auth) string {
+	r := suite.NewRegistry()
+	server := httptest.NewServer(r)
+	t.Cleanup(server.Close)
+	return func(t *testing.T, repoTag, version string, auth container.Auth) string {
+		push(t, r, repoTag, version)
+		repo, _, _ := strings.Cut(repoTag, ":")
+		r.Require(repo, auth)
+		return strings.TrimPrefix(server.URL, "http://") + "/" + repoTag
+	}
+}
+
+// push puts an image with a layer of its own into a registry.
+func push(t *testing.T, r *suite.Registry, repoTag, version string) {
+	t.Helper()
+	img, err := suite.BusyboxImage(v1.Config{Env: []string{"VERSION=" + version}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer, err := random.Layer(64<<10, types.DockerLayer, random.WithSource(rand.NewSource(int64(len(version)))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img, err = mutate.AppendLayers(img, layer); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Push(repoTag, img); err != nil {
+		t.Fatal(err)
+	}
 }

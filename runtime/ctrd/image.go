@@ -51,6 +51,7 @@ type image struct {
 	container.Image
 	names      []string // as containerd has them
 	targets    []digest.Digest
+	imported   map[string]bool // names and digests that were not pulled
 	config     ocispec.ImageConfig
 	chain      string // of its layers: the snapshot that roots stand on
 	stopSignal string
@@ -80,6 +81,20 @@ func chooseSnapshotter(ctx context.Context, c *client.Client) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("it has neither the overlayfs nor the native snapshotter: %w", container.ErrInvalid)
+}
+
+// root is where the snapshotter keeps its files.
+func (i *images) root(ctx context.Context) (string, error) {
+	plugins, err := i.client.IntrospectionService().Plugins(ctx, "type==io.containerd.snapshotter.v1,id=="+i.snapshotter)
+	if err != nil {
+		return "", kind(err)
+	}
+	for _, p := range plugins.Plugins {
+		if root := p.Exports["root"]; p.ID == i.snapshotter && root != "" {
+			return root, nil
+		}
+	}
+	return "", fmt.Errorf("snapshotter %s does not say: %w", i.snapshotter, container.ErrNotFound)
 }
 
 func (i *images) invalidate() {
@@ -119,7 +134,8 @@ func (i *images) all(ctx context.Context) (map[string]*image, error) {
 		at := fresh[img.ID]
 		if at == nil {
 			at = &image{Image: img.Image, config: img.config, chain: img.chain, stopSignal: img.stopSignal}
-			at.Names, at.Digests = nil, nil
+			at.Names, at.Digests, at.At = nil, nil, time.Time{}
+			at.Pulled, at.imported = map[string][]string{}, map[string]bool{}
 			fresh[img.ID] = at
 		}
 		at.addName(record)
@@ -137,6 +153,9 @@ func (i *images) all(ctx context.Context) (map[string]*image, error) {
 func (img *image) addName(record coreimages.Image) {
 	img.names = append(img.names, record.Name)
 	img.targets = append(img.targets, record.Target.Digest)
+	if record.UpdatedAt.After(img.At) {
+		img.At = record.UpdatedAt
+	}
 	named, err := reference.ParseNormalizedNamed(record.Name)
 	if err != nil {
 		return // containerd's CRI also names images by their ID
@@ -144,7 +163,24 @@ func (img *image) addName(record coreimages.Image) {
 	if _, isDigest := named.(reference.Digested); !isDigest {
 		img.Names = append(img.Names, named.String())
 	}
-	img.Digests = append(img.Digests, named.Name()+"@"+record.Target.Digest.String())
+	digested := named.Name() + "@" + record.Target.Digest.String()
+	img.Digests = append(img.Digests, digested)
+	for _, n := range []string{named.String(), digested} {
+		switch by := record.Labels[labelPulled]; {
+		case by == "":
+			img.imported[n] = true
+			delete(img.Pulled, n)
+		case !img.imported[n]:
+			img.Pulled[n] = union(img.Pulled[n], strings.Split(by, ","))
+		}
+	}
+}
+
+// union is a with what b has more.
+func union(a, b []string) []string {
+	a = slices.Concat(a, b)
+	slices.Sort(a)
+	return slices.Compact(a)
 }
 
 // read reads what an image is from the content store.
@@ -267,7 +303,7 @@ func readIfThere(root *os.Root, name string) ([]byte, error) {
 
 func (img *image) view() container.Image {
 	v := img.Image
-	v.Names, v.Digests = slices.Clone(v.Names), slices.Clone(v.Digests)
+	v.Names, v.Digests, v.Pulled = slices.Clone(v.Names), slices.Clone(v.Digests), maps.Clone(v.Pulled)
 	return v
 }
 

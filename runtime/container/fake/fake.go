@@ -64,18 +64,23 @@ type Fault struct {
 type Runtime struct {
 	o Options
 
-	mu         sync.Mutex
-	network    container.Network
-	sandboxes  map[string]*sandbox
-	containers map[string]*process
-	images     map[string]container.Image // by ID
-	behaviours map[string]Behaviour       // by image name as asked for
-	script     func(container.Spec) (Behaviour, bool)
-	faults     []Fault
-	gone       bool
-	freed      map[netip.Addr]time.Time
-	nextPID    uint32
-	calls      map[string]int
+	mu          sync.Mutex
+	network     container.Network
+	sandboxes   map[string]*sandbox
+	containers  map[string]*process
+	records     map[string]record    // by full name
+	contents    map[string]content   // by image ID
+	behaviours  map[string]Behaviour // by image name as asked for
+	offers      map[string]Offer     // by full name
+	disk        container.Disk
+	registries  map[string]bool // hosts
+	unreachable bool            // all of them
+	script      func(container.Spec) (Behaviour, bool)
+	faults      []Fault
+	gone        bool
+	freed       map[netip.Addr]time.Time
+	nextPID     uint32
+	calls       map[string]int
 
 	subscribers map[int]func(container.Event)
 	nextSub     int
@@ -115,8 +120,12 @@ func New(o Options) *Runtime {
 		o:           o,
 		sandboxes:   map[string]*sandbox{},
 		containers:  map[string]*process{},
-		images:      map[string]container.Image{},
+		records:     map[string]record{},
+		contents:    map[string]content{},
 		behaviours:  map[string]Behaviour{},
+		offers:      map[string]Offer{},
+		registries:  map[string]bool{},
+		disk:        container.Disk{Size: 1 << 40, Free: 1 << 40},
 		freed:       map[netip.Addr]time.Time{},
 		calls:       map[string]int{},
 		subscribers: map[int]func(container.Event){},
@@ -310,7 +319,7 @@ func (r *Runtime) Create(_ context.Context, s container.Spec) error {
 	r.containers[s.ID] = &process{
 		Container: container.Container{
 			ID: s.ID, Sandbox: s.Sandbox, Pod: s.Pod, Name: s.Name, Attempt: s.Attempt, Hash: s.Hash,
-			Image: s.Image, ImageID: image.ID, State: container.Created, CreatedAt: r.o.Now(),
+			Image: s.Image, ImageID: image.ID, ImageRef: image.Ref(s.Image), State: container.Created, CreatedAt: r.o.Now(),
 			LogPath: s.LogPath, StopSignal: how.StopSignal,
 		},
 		spec: s, behaviour: how,

@@ -140,6 +140,10 @@ func TestSuite(t *testing.T) {
 			Runtime: r, Image: "busybox",
 			Again: func(*testing.T) container.Runtime { return r },
 			Break: func(_ *testing.T, id string) { r.BreakSandbox(id) },
+			Offer: func(_ *testing.T, repoTag, version string, auth container.Auth) string {
+				r.Offer(repoTag, fake.Offer{Version: version, Auth: auth})
+				return "docker.io/" + repoTag
+			},
 			Archive: func(t *testing.T) io.Reader {
 				img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{Author: "suite"})
 				if err != nil {

@@ -9,11 +9,22 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/troupe-sh/troupe/runtime/container"
 )
+
+// record is a name, or name@digest, of an image.
+type record struct {
+	id     string
+	pulled []string // the fingerprints that it was pulled with; nil: imported
+	at     time.Time
+}
+
+// content is an image without its names.
+type content struct{ size int64 }
 
 // Image implements [container.Runtime].
 func (r *Runtime) Image(_ context.Context, name string) (container.Image, error) {
@@ -26,24 +37,70 @@ func (r *Runtime) Image(_ context.Context, name string) (container.Image, error)
 	if !ok {
 		return container.Image{}, fmt.Errorf("image %q: %w", name, container.ErrNotFound)
 	}
-	return clone(i), nil
+	return i, nil
 }
 
 // find is an image by ID, name or digest.
 func (r *Runtime) find(name string) (container.Image, bool) {
-	if i, ok := r.images[name]; ok {
-		return i, true
-	}
-	full, err := container.ImageName(name)
-	if err != nil {
-		return container.Image{}, false
-	}
-	for _, id := range slices.Sorted(maps.Keys(r.images)) {
-		if i := r.images[id]; slices.Contains(i.Names, full) || slices.Contains(i.Digests, full) {
+	full, _ := container.ImageName(name)
+	for _, i := range r.present() {
+		if i.ID == name || slices.Contains(i.Names, full) || slices.Contains(i.Digests, full) {
 			return i, true
 		}
 	}
 	return container.Image{}, false
+}
+
+// present are the images with all their names, by ID.
+func (r *Runtime) present() []container.Image {
+	byID := map[string]*container.Image{}
+	for _, full := range slices.Sorted(maps.Keys(r.records)) {
+		rec := r.records[full]
+		i := byID[rec.id]
+		if i == nil {
+			i = &container.Image{ID: rec.id, Size: r.contents[rec.id].size, Pulled: map[string][]string{}}
+			byID[rec.id] = i
+		}
+		if rec.at.After(i.At) {
+			i.At = rec.at
+		}
+		if !strings.Contains(full, "@") {
+			i.Names = append(i.Names, full)
+		}
+		i.Digests = append(i.Digests, digested(full, rec.id))
+	}
+	for _, i := range byID {
+		i.Digests = slices.Compact(slices.Sorted(slices.Values(i.Digests)))
+		imported := map[string]bool{}
+		for full, rec := range r.records {
+			if rec.id == i.ID && rec.pulled == nil {
+				imported[full], imported[digested(full, i.ID)] = true, true
+			}
+		}
+		for full, rec := range r.records {
+			for _, n := range []string{full, digested(full, i.ID)} {
+				if rec.id == i.ID && !imported[n] {
+					all := append(slices.Clone(i.Pulled[n]), rec.pulled...)
+					slices.Sort(all)
+					i.Pulled[n] = slices.Compact(all)
+				}
+			}
+		}
+	}
+	var all []container.Image
+	for _, id := range slices.Sorted(maps.Keys(byID)) {
+		all = append(all, *byID[id])
+	}
+	return all
+}
+
+// digested is a name with the image's digest in place of its tag.
+func digested(full, id string) string {
+	repo, _, _ := strings.Cut(full, "@")
+	if at := strings.LastIndex(repo, ":"); at > strings.LastIndex(repo, "/") {
+		repo = repo[:at]
+	}
+	return repo + "@" + id
 }
 
 // Images implements [container.Runtime].
@@ -53,11 +110,7 @@ func (r *Runtime) Images(context.Context) ([]container.Image, error) {
 	if err := cmp.Or(err, late); err != nil {
 		return nil, err
 	}
-	var all []container.Image
-	for _, id := range slices.Sorted(maps.Keys(r.images)) {
-		all = append(all, clone(r.images[id]))
-	}
-	return all, nil
+	return r.present(), nil
 }
 
 // Import implements [container.Runtime]. It reads what docker save writes.
@@ -78,41 +131,28 @@ func (r *Runtime) Import(_ context.Context, archive io.Reader) ([]container.Imag
 	}
 	var held []container.Image
 	for _, d := range manifest {
-		i := container.Image{ID: "sha256:" + strings.TrimPrefix(strings.TrimSuffix(d.Config, ".json"), "sha256:"), Size: int64(len(raw))}
+		id := "sha256:" + strings.TrimPrefix(strings.TrimSuffix(d.Config, ".json"), "sha256:")
 		for _, tag := range d.RepoTags {
 			name, err := container.ImageName(tag)
 			if err != nil {
 				return nil, fmt.Errorf("import images: %w", err)
 			}
-			i.Names = append(i.Names, name)
+			r.add(name, id, int64(len(raw)), nil)
 		}
-		held = append(held, clone(r.add(i)))
+		if i, ok := r.find(id); ok {
+			held = append(held, i)
+		}
 	}
 	return held, late
 }
 
-// add stores an image under its names, which no other image keeps.
-func (r *Runtime) add(i container.Image) container.Image {
-	for id, other := range r.images {
-		other.Names = slices.DeleteFunc(slices.Clone(other.Names), func(n string) bool { return slices.Contains(i.Names, n) })
-		r.images[id] = other
+// add gives an image a name, which no other image keeps.
+func (r *Runtime) add(full, id string, size int64, pulled []string) {
+	if old := r.records[full]; old.id == id && old.pulled != nil && pulled != nil {
+		pulled = append(slices.Clone(old.pulled), pulled...)
 	}
-	if old, ok := r.images[i.ID]; ok {
-		i.Names = append(slices.Clone(old.Names), i.Names...)
-		i.Digests = append(slices.Clone(old.Digests), i.Digests...)
-	}
-	for _, n := range i.Names {
-		repo, _, _ := strings.Cut(n, "@")
-		if at := strings.LastIndex(repo, ":"); at > strings.LastIndex(repo, "/") {
-			repo = repo[:at]
-		}
-		i.Digests = append(i.Digests, repo+"@"+i.ID)
-	}
-	slices.Sort(i.Names)
-	slices.Sort(i.Digests)
-	i.Names, i.Digests = slices.Compact(i.Names), slices.Compact(i.Digests)
-	r.images[i.ID] = i
-	return i
+	r.records[full] = record{id: id, pulled: pulled, at: r.o.Now()}
+	r.contents[id] = content{size: size}
 }
 
 // RemoveImage implements [container.Runtime].
@@ -127,17 +167,7 @@ func (r *Runtime) RemoveImage(_ context.Context, name string) error {
 		return fmt.Errorf("remove image %q: %w", name, container.ErrNotFound)
 	}
 	full, _ := container.ImageName(name)
-	i = clone(i)
-	i.Names = slices.DeleteFunc(i.Names, func(n string) bool { return n == full })
-	if len(i.Names) == 0 || name == i.ID || slices.Contains(i.Digests, full) {
-		delete(r.images, i.ID)
-	} else {
-		r.images[i.ID] = i
-	}
+	one := slices.Contains(i.Names, full)
+	maps.DeleteFunc(r.records, func(n string, rec record) bool { return rec.id == i.ID && (!one || n == full) })
 	return late
-}
-
-func clone(i container.Image) container.Image {
-	i.Names, i.Digests = slices.Clone(i.Names), slices.Clone(i.Digests)
-	return i
 }

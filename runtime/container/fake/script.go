@@ -18,9 +18,11 @@ func (r *Runtime) AddImage(name string, b Behaviour) container.Image {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	i := r.add(container.Image{ID: fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(full))), Names: []string{full}, Size: 1 << 20})
-	r.behaviours[name], r.behaviours[full], r.behaviours[i.ID] = b, b, b
-	return clone(i)
+	id := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(full)))
+	r.add(full, id, 1<<20, nil)
+	r.behaviours[name], r.behaviours[full], r.behaviours[id] = b, b, b
+	i, _ := r.find(id)
+	return i
 }
 
 // Script asks f first for the behaviour of each container made from now on.

@@ -20,6 +20,21 @@ import (
 // Busybox is an archive, as docker save writes it, of an image made from this
 // machine's static busybox. No registry is needed.
 func Busybox(tag string, config v1.Config) ([]byte, error) {
+	img, err := BusyboxImage(config)
+	if err != nil {
+		return nil, err
+	}
+	ref, err := name.NewTag(tag)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	err = tarball.Write(ref, img, &b)
+	return b.Bytes(), err
+}
+
+// BusyboxImage is the image of Busybox, for a registry.
+func BusyboxImage(config v1.Config) (v1.Image, error) {
 	layer, err := busyboxLayer()
 	if err != nil {
 		return nil, fmt.Errorf("image from busybox (Debian's busybox-static): %w", err)
@@ -38,16 +53,7 @@ func Busybox(tag string, config v1.Config) ([]byte, error) {
 	}
 	file = file.DeepCopy()
 	file.OS, file.Architecture, file.Config = "linux", runtime.GOARCH, config
-	if img, err = mutate.ConfigFile(img, file); err != nil {
-		return nil, err
-	}
-	ref, err := name.NewTag(tag)
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	err = tarball.Write(ref, img, &b)
-	return b.Bytes(), err
+	return mutate.ConfigFile(img, file)
 }
 
 func busyboxLayer() ([]byte, error) {

@@ -30,6 +30,9 @@ type Subject struct {
 	Image string
 	// Archive is an image archive with Archived in it, another image than Image.
 	Archive func(t *testing.T) io.Reader
+	// Offer puts an image with /bin/sh into a registry as REPOSITORY:TAG, for auth
+	// alone if it is not zero, and returns its name. Another version is another image.
+	Offer func(t *testing.T, repoTag, version string, auth container.Auth) string
 	// Break takes a part of a sandbox away behind the runtime's back.
 	Break func(t *testing.T, sandbox string)
 }
@@ -84,6 +87,8 @@ func Run(t *testing.T, fresh func(t *testing.T) Subject) {
 		{"a sandbox goes with its containers", removeSandbox},
 		{"processes executed in a container", execute},
 		{"images come and go", images},
+		{"images are pulled", pulls},
+		{"a registry may refuse", refusals},
 		{"usage of what runs", usage},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -491,6 +496,93 @@ func images(s *scene) {
 	}
 	_, err = s.Runtime.Import(s.ctx, strings.NewReader("this is no archive"))
 	s.is("import of something else", err, container.ErrInvalid)
+}
+
+func (s *scene) pull(name string, auth container.Auth) container.Image {
+	s.Helper()
+	img, err := s.Runtime.Pull(s.ctx, name, auth, nil)
+	s.must(err)
+	return img
+}
+
+func pulls(s *scene) {
+	name := s.Offer(s.T, "suite/app:1", "first", container.Auth{})
+	_, err := s.Runtime.Image(s.ctx, name)
+	s.is("before it is pulled", err, container.ErrNotFound)
+	var p container.Progress
+	first, err := s.Runtime.Pull(s.ctx, name, container.Auth{}, &p)
+	s.must(err)
+	if now := p.Step(); now.Layers == 0 || now.LayersHere != now.Layers || now.Bytes == 0 || now.BytesHere != now.Bytes {
+		s.Errorf("progress at the end: %+v", now)
+	}
+	if !slices.Equal(first.Names, []string{name}) || len(first.Digests) != 1 || first.Size == 0 || first.At.IsZero() ||
+		!slices.Equal(first.Pulled[name], []string{container.Anyone}) || !slices.Equal(first.Pulled[first.Digests[0]], []string{container.Anyone}) {
+		s.Errorf("pulled %+v", first)
+	}
+	if first.Ref(name) != first.Digests[0] {
+		s.Errorf("a status shows %s of %+v", first.Ref(name), first)
+	}
+	s.sandbox("p1")
+	spec := s.spec("p1", "c1", Exit3)
+	spec.Image = name
+	s.must(s.Runtime.Create(s.ctx, spec))
+	s.must(s.Runtime.Start(s.ctx, "c1"))
+	s.heard(container.ContainerExited, "c1")
+	if c := s.container("c1"); c.ImageID != first.ID || c.ImageRef != first.Digests[0] {
+		s.Errorf("a container of a pulled image: %+v", c)
+	}
+	if again := s.pull(name, container.Auth{}); again.ID != first.ID || !cmp.Equal(again.Pulled, first.Pulled) {
+		s.Errorf("pulled again: %+v", again)
+	}
+
+	s.Offer(s.T, "suite/app:1", "second", container.Auth{})
+	second := s.pull(name, container.Auth{})
+	if second.ID == first.ID || !slices.Equal(second.Names, []string{name}) {
+		s.Errorf("another image of that name: %+v", second)
+	}
+	if _, err := s.Runtime.Image(s.ctx, first.ID); !errors.Is(err, container.ErrNotFound) {
+		s.Errorf("the image that lost its name: %v", err)
+	}
+	s.must(s.Runtime.RemoveImage(s.ctx, name))
+	byDigest := s.pull(second.Digests[0], container.Auth{})
+	if byDigest.ID != second.ID || len(byDigest.Names) > 0 || !slices.Equal(byDigest.Digests, second.Digests) {
+		s.Errorf("by digest: %+v", byDigest)
+	}
+	if disk, err := s.Runtime.ImageDisk(s.ctx); err != nil || disk.Size <= 0 || disk.Free <= 0 || disk.Free > disk.Size {
+		s.Errorf("room for images: %+v, %v", disk, err)
+	}
+}
+
+func refusals(s *scene) {
+	alice, bob := container.Auth{Username: "alice", Password: "a:1"}, container.Auth{Username: "bob", Password: "b"}
+	name := s.Offer(s.T, "suite/secret:1", "first", alice)
+	for what, c := range map[string]struct {
+		name string
+		auth container.Auth
+		want error
+	}{
+		"nobody":           {name, container.Auth{}, container.ErrDenied},
+		"another":          {name, bob, container.ErrDenied},
+		"no such tag":      {strings.TrimSuffix(name, "1") + "9", alice, container.ErrNotFound},
+		"not a name":       {"UPPER case", alice, container.ErrInvalid},
+		"nobody at a port": {"127.0.0.1:1/suite/app:1", alice, container.ErrUnreachable},
+	} {
+		_, err := s.Runtime.Pull(s.ctx, c.name, c.auth, nil)
+		s.is(what, err, c.want)
+	}
+	ended, cancel := context.WithCancel(s.ctx)
+	cancel()
+	_, err := s.Runtime.Pull(ended, name, alice, nil)
+	s.is("nobody wants it any more", err, context.Canceled)
+	img := s.pull(name, alice)
+	if !slices.Equal(img.Pulled[name], []string{alice.Fingerprint()}) {
+		s.Errorf("for whom: %v", img.Pulled)
+	}
+	s.Offer(s.T, "suite/secret:1", "first", bob)
+	img = s.pull(name, bob)
+	if want := slices.Sorted(slices.Values([]string{alice.Fingerprint(), bob.Fingerprint()})); !slices.Equal(img.Pulled[name], want) {
+		s.Errorf("for whom: %v", img.Pulled)
+	}
 }
 
 func usage(s *scene) {
