@@ -13,6 +13,7 @@ import (
 	"github.com/troupe-sh/troupe/actors/podworker"
 	"github.com/troupe-sh/troupe/actors/reconcile"
 	"github.com/troupe-sh/troupe/actors/registry"
+	"github.com/troupe-sh/troupe/actors/usage"
 	"github.com/troupe-sh/troupe/actors/volumes"
 	"github.com/troupe-sh/troupe/actors/workers"
 	"github.com/troupe-sh/troupe/api"
@@ -26,6 +27,7 @@ import (
 const (
 	RegistryPath = "control/registry"
 	ImagesPath   = "node/images"
+	UsagePath    = "node/usage"
 	volumesPath  = "node/volumes"
 )
 
@@ -56,7 +58,7 @@ type MachineDeps struct {
 	Feed        feed.Feed
 	Runtime     container.Runtime
 	Volumes     volumes.Port
-	Host        machine.Host
+	Host        Host
 	Disk        Disk
 	Machine     pod.Machine
 	ClusterCIDR netip.Prefix
@@ -64,6 +66,12 @@ type MachineDeps struct {
 	Backoff     time.Duration // before a container's second restart; 0: 10 s
 	Kernel      mailbox.Kernel
 	Log         *slog.Logger
+}
+
+// Host is the machine itself. runtime/host implements it.
+type Host interface {
+	machine.Host
+	usage.Host
 }
 
 // Disk is what the node tree keeps in files. runtime/poddir implements it.

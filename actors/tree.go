@@ -20,6 +20,7 @@ import (
 	"github.com/troupe-sh/troupe/actors/replicationcontrollers"
 	"github.com/troupe-sh/troupe/actors/scheduler"
 	"github.com/troupe-sh/troupe/actors/supervise"
+	"github.com/troupe-sh/troupe/actors/usage"
 	"github.com/troupe-sh/troupe/actors/volumes"
 	"github.com/troupe-sh/troupe/actors/workers"
 	"github.com/troupe-sh/troupe/api"
@@ -63,6 +64,7 @@ func Machine(d MachineDeps) supervise.Node {
 		supervise.Leaf("images", "which images are here", images.New(images.Config{Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime})),
 		supervise.Leaf("volumes", "what pods mount", volumes.New(volumes.Config{Kernel: d.Kernel, Log: d.Log, Port: d.Volumes})),
 		supervise.Leaf("machine", "the Node object: what this machine is and how it fares", machine.New(d.machine())),
+		supervise.Leaf("usage", "what this machine and its pods use", usage.New(usage.Config{Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Host: d.Host})),
 		supervise.Family("pods", "a worker for each pod bound here", many, workers.New(d.workers(podworker.New(d.podWorker(containerworker.New(d.containerWorker())))))),
 	)
 }

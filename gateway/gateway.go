@@ -4,6 +4,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -26,9 +27,11 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
+	"k8s.io/metrics/pkg/apis/metrics"
 
 	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/cluster/door"
+	"github.com/troupe-sh/troupe/runtime/pod"
 )
 
 // Streams is a pod's live side: what its machine answers itself.
@@ -42,8 +45,10 @@ type Streams interface {
 type Config struct {
 	Door    *door.Door
 	Streams Streams
-	Ready   func() error // why the agent does not serve yet, for /readyz; nil: it does
-	Version version.Info // for /version
+	Node    string                                    // the machine that this agent runs on
+	Usage   func(context.Context) (*pod.Usage, error) // what it and its pods use
+	Ready   func() error                              // why the agent does not serve yet, for /readyz; nil: it does
+	Version version.Info                              // for /version
 	Log     *slog.Logger
 }
 
@@ -87,6 +92,8 @@ func New(c Config) (*Gateway, error) {
 	mux.Handle("/api/", g.container)
 	mux.Handle("/apis", g.container)
 	mux.Handle("/apis/{$}", g.container)
+	mux.Handle("/apis/"+metrics.GroupName, g.container)
+	mux.Handle("/apis/"+metrics.GroupName+"/", g.container)
 	mux.HandleFunc("GET /version", g.version)
 	mux.HandleFunc("GET /livez", ok)
 	mux.HandleFunc("GET /healthz", g.ready)
@@ -98,7 +105,7 @@ func New(c Config) (*Gateway, error) {
 	return g, nil
 }
 
-// install puts core/v1 and its discovery into the container.
+// install puts the groups and their discovery into the container.
 func (g *Gateway) install() error {
 	storages, err := g.config.Door.Storages()
 	if err != nil {
@@ -137,17 +144,26 @@ func (g *Gateway) install() error {
 	if err != nil {
 		return err
 	}
+	measured, measuredResources, err := g.installMetrics(storages)
+	if err != nil {
+		return err
+	}
 	// Both forms of discovery: group by group, and all at once.
+	addresses := discovery.DefaultAddresses{DefaultAddress: "localhost"}
 	legacy := aggregated.NewResourceManager("api")
 	legacy.AddGroupVersion(gv.Group, apidiscovery.APIVersionDiscovery{
 		Freshness: apidiscovery.DiscoveryFreshnessCurrent, Version: gv.Version, Resources: resources,
 	})
 	named := aggregated.NewResourceManager("apis")
-	addresses := discovery.DefaultAddresses{DefaultAddress: "localhost"}
+	named.AddGroupVersion(measured.Name, apidiscovery.APIVersionDiscovery{
+		Freshness: apidiscovery.DiscoveryFreshnessCurrent, Version: measured.PreferredVersion.Version, Resources: measuredResources,
+	})
+	groups := discovery.NewRootAPIsHandler(addresses, g.codecs)
+	groups.AddGroup(measured)
 	g.container.Add(aggregated.WrapAggregatedDiscoveryToHandler(
 		discovery.NewLegacyRootAPIHandler(addresses, g.codecs, "/api"), legacy, nil).GenerateWebService("/api", metav1.APIVersions{}))
 	g.container.Add(aggregated.WrapAggregatedDiscoveryToHandler(
-		discovery.NewRootAPIsHandler(addresses, g.codecs), named, nil).GenerateWebService("/apis", metav1.APIGroupList{}))
+		groups, named, nil).GenerateWebService("/apis", metav1.APIGroupList{}))
 	return nil
 }
 

@@ -138,6 +138,9 @@ func TestDiscovery(t *testing.T) {
 		}
 		verbs := map[string]string{}
 		for _, l := range lists {
+			if l.GroupVersion != "v1" {
+				continue
+			}
 			for _, r := range l.APIResources {
 				verbs[r.Name] = strings.Join(r.Verbs, " ")
 			}

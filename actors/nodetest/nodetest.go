@@ -316,6 +316,9 @@ type facts struct{ w *World }
 
 func (f facts) Facts(context.Context) (host.Facts, error) { return f.w.Host, nil }
 
+// Usage implements usage.Host.
+func (f facts) Usage(context.Context) (host.Usage, error) { return host.Usage{At: time.Now()}, nil }
+
 // Disk is a faithful actors.Disk in memory.
 type Disk struct {
 	mu       sync.Mutex

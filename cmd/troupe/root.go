@@ -115,6 +115,7 @@ func newRoot(streams genericiooptions.IOStreams) *cobra.Command {
 			attach.NewCmdAttach(f, streams),
 			cp.NewCmdCp(f, streams),
 			completing(f, debug.NewCmdDebug(f, streams)),
+			newTop(f, streams),
 		}},
 		{Message: "Nodes, as with kubectl:", Commands: []*cobra.Command{
 			drain.NewCmdCordon(f, streams),

@@ -36,6 +36,7 @@ import (
 	"github.com/troupe-sh/troupe/messages"
 	"github.com/troupe-sh/troupe/runtime/ctrd"
 	"github.com/troupe-sh/troupe/runtime/keeper"
+	"github.com/troupe-sh/troupe/runtime/pod"
 	"github.com/troupe-sh/troupe/runtime/poddir"
 	"github.com/troupe-sh/troupe/runtime/stream"
 )
@@ -235,6 +236,20 @@ func (a *agent) commit(ctx context.Context, c *command.Commit) (*command.Committ
 	return answer.(*command.Committed), nil
 }
 
+// usage asks the node tree.
+func (a *agent) usage(ctx context.Context) (*pod.Usage, error) {
+	wait := answerWait
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline))
+	}
+	answer, err := a.system.Root.RequestFuture(a.system.NewLocalPID(actors.UsagePath), pod.AskUsage{}, wait).Result()
+	if err != nil {
+		return nil, err
+	}
+	u := answer.(pod.UsageOf)
+	return u.Usage, u.Err
+}
+
 // listen opens the socket to clients; who connects waits for serve. The socket
 // carries root's rights, so nobody else may open it at any moment: the umask is
 // the whole process's, which must do nothing else meanwhile.
@@ -259,6 +274,8 @@ func (a *agent) serve(listener net.Listener, runtime *ctrd.Runtime, keep *keeper
 	g, err := gateway.New(gateway.Config{
 		Door:    door.New(door.Config{Hub: a.journal.Hub(), Commit: a.commit, Verify: a.journal.VerifyLeader}),
 		Streams: stream.New(stream.Config{Runtime: runtime, LogDir: poddir.LogDir(a.options.DataDir), Drain: keep.Drain, Log: a.log}),
+		Node:    a.options.Name,
+		Usage:   a.usage,
 		Ready:   a.ready,
 		Version: version.Info{Major: "1", Minor: "36", GitVersion: build.Kubernetes() + "+troupe", Platform: "linux"},
 		Log:     a.log,

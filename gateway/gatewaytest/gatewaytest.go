@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,7 @@ import (
 	"github.com/troupe-sh/troupe/cluster/journal"
 	"github.com/troupe-sh/troupe/cluster/journal/model"
 	"github.com/troupe-sh/troupe/gateway"
+	"github.com/troupe-sh/troupe/runtime/pod"
 )
 
 // Server is an API at work.
@@ -41,9 +43,13 @@ type Server struct {
 	Socket  string // where it listens
 
 	t        testing.TB
+	usage    atomic.Pointer[pod.Usage]
 	system   *actor.ActorSystem
 	registry *actor.PID
 }
+
+// Node is the machine that it claims to run on.
+const Node = "n1"
 
 const answerTimeout = 10 * time.Second
 
@@ -70,7 +76,13 @@ func Start(t testing.TB, streams gateway.Streams) *Server {
 	s.registry = s.system.NewLocalPID("control/registry")
 	s.Door = door.New(door.Config{Hub: s.Journal.Hub(), Commit: s.Commit, Verify: s.Journal.VerifyLeader})
 	s.Gateway, err = gateway.New(gateway.Config{
-		Door: s.Door, Streams: streams, Log: log,
+		Door: s.Door, Streams: streams, Log: log, Node: Node,
+		Usage: func(context.Context) (*pod.Usage, error) {
+			if u := s.usage.Load(); u != nil {
+				return u, nil
+			}
+			return nil, errors.New("nothing is measured yet")
+		},
 		Version: version.Info{Major: "1", Minor: "36", GitVersion: "v1.36.3+troupe"},
 	})
 	if err != nil {
@@ -80,6 +92,9 @@ func Start(t testing.TB, streams gateway.Streams) *Server {
 	s.Socket = s.Listen("unix", filepath.Join(t.TempDir(), "s")).String()
 	return s
 }
+
+// Measure lets the node and its pods use that.
+func (s *Server) Measure(u *pod.Usage) { s.usage.Store(u) }
 
 // Commit asks the registry, as an agent does.
 func (s *Server) Commit(_ context.Context, c *command.Commit) (*command.Committed, error) {

@@ -226,23 +226,44 @@ type Use struct {
 	Memory int64
 }
 
-// Usage reads a group's use. fs.ErrNotExist: there is no such group.
-func Usage(group string) (Use, error) {
-	if Unified() {
-		dir := filepath.Join(mountpoint, group)
-		cpu, err := keyed(filepath.Join(dir, "cpu.stat"), "usage_usec")
+// Usage reads a group's use; that of / is the whole machine's. fs.ErrNotExist:
+// there is no such group.
+func Usage(group string) (Use, error) { return usage(mountpoint, Unified(), group) }
+
+func usage(root string, unified bool, group string) (Use, error) {
+	if !unified {
+		cpu, err := number(filepath.Join(root, "cpuacct", group, "cpuacct.usage"))
 		if err != nil {
 			return Use{}, err
 		}
-		memory, err := workingSet(dir, "memory.current", "inactive_file")
-		return Use{CPU: time.Duration(cpu) * time.Microsecond, Memory: memory}, err
+		memory, err := workingSet(filepath.Join(root, "memory", group), "memory.usage_in_bytes", "total_inactive_file")
+		return Use{CPU: time.Duration(cpu), Memory: memory}, err
 	}
-	cpu, err := number(filepath.Join(mountpoint, "cpuacct", group, "cpuacct.usage"))
+	dir := filepath.Join(root, group)
+	cpu, err := keyed(filepath.Join(dir, "cpu.stat"), "usage_usec")
 	if err != nil {
 		return Use{}, err
 	}
-	memory, err := workingSet(filepath.Join(mountpoint, "memory", group), "memory.usage_in_bytes", "total_inactive_file")
-	return Use{CPU: time.Duration(cpu), Memory: memory}, err
+	memory, err := workingSet(dir, "memory.current", "inactive_file")
+	if errors.Is(err, fs.ErrNotExist) && path.Clean("/"+group) == "/" { // the root has no such file
+		memory, err = workingSetOfAll(meminfo)
+	}
+	return Use{CPU: time.Duration(cpu) * time.Microsecond, Memory: memory}, err
+}
+
+const meminfo = "/proc/meminfo"
+
+// workingSetOfAll is the machine's.
+func workingSetOfAll(file string) (int64, error) {
+	var kib [3]int64
+	for i, key := range []string{"MemTotal:", "MemFree:", "Inactive(file):"} {
+		n, err := keyed(file, key)
+		if err != nil {
+			return 0, err
+		}
+		kib[i] = n
+	}
+	return max(0, kib[0]-kib[1]-kib[2]) << 10, nil
 }
 
 func workingSet(dir, used, inactive string) (int64, error) {
@@ -284,8 +305,12 @@ func keyed(file, key string) (int64, error) {
 		return 0, err
 	}
 	for line := range strings.Lines(string(raw)) {
-		if k, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok && k == key {
-			return strconv.ParseInt(v, 10, 64)
+		if f := strings.Fields(line); len(f) > 1 && f[0] == key { // a unit may follow
+			n, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %s: %w", file, key, err)
+			}
+			return n, nil
 		}
 	}
 	return 0, fmt.Errorf("%s: no %s", file, key)

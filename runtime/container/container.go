@@ -227,6 +227,9 @@ type Disk struct{ Size, Free int64 } // bytes
 // Usage is what a container has used. CPU is cumulative.
 type Usage struct {
 	ContainerID string
+	Pod         Pod
+	Name        string
+	StartedAt   time.Time
 	CPU         time.Duration
 	Memory      int64 // working set, bytes
 	At          time.Time

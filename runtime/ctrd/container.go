@@ -214,7 +214,8 @@ func labels(s container.Spec, img *image, in specInput) map[string]string {
 // remember keeps what containerd need not be asked again.
 func (r *Runtime) remember(c containers.Container) *known {
 	k := &known{
-		sandbox: c.Labels[labelSandbox], group: c.Labels[labelGroup], cgroup: c.Labels[labelCgroup],
+		pod:  container.Pod{Namespace: c.Labels[labelNamespace], Name: c.Labels[labelPod], UID: c.Labels[labelUID]},
+		name: c.Labels[labelName], sandbox: c.Labels[labelSandbox], group: c.Labels[labelGroup], cgroup: c.Labels[labelCgroup],
 		stdin: c.Labels[labelStdin] != "", tty: c.Labels[labelTTY] != "", internal: c.Labels[labelInternal] != "",
 	}
 	if path := c.Labels[labelLog]; path != "" && r.c.Logs != nil {
@@ -731,7 +732,11 @@ func (r *Runtime) Usage(context.Context) ([]container.Usage, error) {
 	var out []container.Usage
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		k := all[id]
-		if k.cgroup == "" || r.stateOf(id, k).exit != nil {
+		if k.cgroup == "" || k.internal {
+			continue
+		}
+		state := r.stateOf(id, k)
+		if state.exit != nil {
 			continue
 		}
 		use, err := cgroup.Usage(k.cgroup)
@@ -741,7 +746,9 @@ func (r *Runtime) Usage(context.Context) ([]container.Usage, error) {
 		if err != nil {
 			return nil, fmt.Errorf("usage of container %s: %w", id, err)
 		}
-		out = append(out, container.Usage{ContainerID: id, CPU: use.CPU, Memory: use.Memory, At: time.Now()})
+		out = append(out, container.Usage{
+			ContainerID: id, Pod: k.pod, Name: k.name, StartedAt: state.startedAt, CPU: use.CPU, Memory: use.Memory, At: time.Now(),
+		})
 	}
 	return out, nil
 }

@@ -85,6 +85,8 @@ var _ container.Runtime = (*Runtime)(nil)
 
 // known is what is remembered of a container, to ask containerd less often.
 type known struct {
+	pod     container.Pod
+	name    string
 	sandbox string
 	group   string
 	cgroup  string

@@ -15,9 +15,12 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/troupe-sh/troupe/runtime/cgroup"
 )
 
 // Facts are a machine's.
@@ -36,6 +39,13 @@ type Facts struct {
 	Storage       int64 // bytes of the file system that holds pods
 	StorageFree   int64
 	PIDs, PIDsMax int64
+}
+
+// Usage is what a machine has used. CPU is cumulative.
+type Usage struct {
+	CPU    time.Duration
+	Memory int64 // working set, bytes
+	At     time.Time
 }
 
 // Host reads them.
@@ -88,6 +98,16 @@ func (h *Host) Addrs() []netip.Addr {
 		return []netip.Addr{*a}
 	}
 	return nil
+}
+
+// Usage is what the whole machine has used, whoever used it: CPU since it
+// booted, memory now.
+func (h *Host) Usage(context.Context) (Usage, error) {
+	use, err := cgroup.Usage("/")
+	if err != nil {
+		return Usage{}, fmt.Errorf("read what this machine uses: %w", err)
+	}
+	return Usage{CPU: use.CPU, Memory: use.Memory, At: time.Now()}, nil
 }
 
 // line is the content of a file that may be missing.

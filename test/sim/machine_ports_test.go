@@ -167,6 +167,12 @@ func (p *portal) Containers(ctx context.Context) (all []container.Container, err
 	return all, err
 }
 
+// Usage implements container.Runtime.
+func (p *portal) Usage(ctx context.Context) (all []container.Usage, err error) {
+	err = p.call("measure containers", func() error { all, err = p.Runtime.Usage(ctx); return err })
+	return all, err
+}
+
 // Image implements [container.Runtime].
 func (p *portal) Image(ctx context.Context, name string) (i container.Image, err error) {
 	err = p.call("Image "+name, func() (err error) { i, err = p.Runtime.Image(ctx, name); return err })
@@ -339,4 +345,10 @@ func (f facts) Facts(context.Context) (host.Facts, error) {
 		Addr: hostAddr, OS: "linux", Arch: "amd64", BootID: fmt.Sprintf("boot-%d", f.m.boots),
 		CPUs: 8, Memory: 16 << 30, MemoryFree: 8 << 30, Storage: 100 << 30, StorageFree: 50 << 30, PIDs: 100, PIDsMax: 4 << 20,
 	}, nil
+}
+
+// Usage implements usage.Host.
+func (f facts) Usage(context.Context) (u host.Usage, err error) {
+	err = f.m.call("measure the machine", f.m.runtimeLife, func() error { u = host.Usage{At: f.m.w.Now()}; return nil })
+	return u, err
 }

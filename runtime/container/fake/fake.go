@@ -558,7 +558,10 @@ func (r *Runtime) Usage(context.Context) ([]container.Usage, error) {
 	for _, c := range r.sorted() {
 		if c.State == container.Running {
 			now := r.o.Now()
-			all = append(all, container.Usage{ContainerID: c.ID, CPU: c.used(now), Memory: c.behaviour.Memory, At: now})
+			all = append(all, container.Usage{
+				ContainerID: c.ID, Pod: c.Pod, Name: c.Name, StartedAt: c.StartedAt,
+				CPU: c.used(now), Memory: c.behaviour.Memory, At: now,
+			})
 		}
 	}
 	return all, nil

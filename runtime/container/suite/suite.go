@@ -597,6 +597,11 @@ func usage(s *scene) {
 		if len(all) != 1 || all[0].ContainerID != "c1" {
 			s.Fatalf("usage of %s", fmt.Sprint(all))
 		}
+		c, err := s.Runtime.Container(s.ctx, "c1")
+		s.must(err)
+		if u := all[0]; u.Pod != c.Pod || u.Name != c.Name || u.Name == "" || u.StartedAt.IsZero() || !u.StartedAt.Equal(c.StartedAt) || u.At.Before(u.StartedAt) {
+			s.Fatalf("usage %+v of the container %+v", u, c)
+		}
 		if all[0].CPU > 0 && all[0].Memory > 0 {
 			return
 		}
