@@ -59,6 +59,58 @@ func withTimeout(h http.Handler) http.Handler {
 	})
 }
 
+// withPatience gives up on a client that does not take its answer, so that it
+// holds neither a place among the requests nor what it asked for. A stream has
+// time for each part of it.
+func withPatience(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info, ok := request.RequestInfoFrom(r.Context())
+		c := http.NewResponseController(w)
+		if ok && longRunning(r, info) {
+			_ = c.SetWriteDeadline(time.Time{}) // which the request before on this connection had
+			w = patient{w, c}
+		} else {
+			_ = c.SetWriteDeadline(time.Now().Add(requestTimeout + takeTimeout))
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// patient is the answer of a stream. Between its parts it has no deadline: for
+// HTTP/2 one that passes ends the stream.
+type patient struct {
+	http.ResponseWriter
+	*http.ResponseController
+}
+
+// Write implements [http.ResponseWriter].
+func (p patient) Write(b []byte) (int, error) {
+	_ = p.SetWriteDeadline(time.Now().Add(takeTimeout))
+	n, err := p.ResponseWriter.Write(b)
+	if err == nil {
+		_ = p.SetWriteDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// Flush implements [http.Flusher].
+func (p patient) Flush() {
+	_ = p.SetWriteDeadline(time.Now().Add(takeTimeout))
+	if p.ResponseController.Flush() == nil {
+		_ = p.SetWriteDeadline(time.Time{})
+	}
+}
+
+// CloseNotify is never called by Kubernetes' handlers, which stream only to a
+// writer that has it.
+func (p patient) CloseNotify() <-chan bool {
+	//lint:ignore SA1019 the interface has no other name
+	return p.ResponseWriter.(http.CloseNotifier).CloseNotify()
+}
+
+// Unwrap is for [http.NewResponseController].
+func (p patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
 // withRecovery keeps a handler's bug to its own request.
 func (g *Gateway) withRecovery(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -58,6 +58,7 @@ const (
 	maxWrites      = 200              // the same, of those that write
 	maxBody        = 3 << 20          // bytes of a request's body
 	requestTimeout = 60 * time.Second // of anything but watches and streams
+	takeTimeout    = 60 * time.Second // how long a client may leave an answer, or a part of a stream, untaken
 	watchAtLeast   = 30 * time.Minute // how long a watch without a timeout lasts, up to twice that
 	headerTimeout  = 10 * time.Second
 	idleTimeout    = 2 * time.Minute
@@ -182,6 +183,7 @@ func (g *Gateway) filtered(h http.Handler) http.Handler {
 	h = withUser(h)
 	h = filters.WithWarningRecorder(h)
 	h = withTimeout(h)
+	h = withPatience(h)
 	h = genericfilters.WithMaxInFlightLimit(h, maxReads, maxWrites, longRunning)
 	h = filters.WithCacheControl(h)
 	h = filters.WithRequestInfo(h, requestInfos)

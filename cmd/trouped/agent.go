@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -266,8 +267,12 @@ func listen(socket string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)
 	}
-	return listener, nil
+	return netutil.LimitListener(listener, maxClients), nil
 }
+
+// maxClients are the connections at once; who comes later waits. Each takes a
+// file of the process, which journal and containers need as well.
+const maxClients = 4000
 
 // serve answers clients.
 func (a *agent) serve(listener net.Listener, runtime *ctrd.Runtime, keep *keeper.Client) (*http.Server, error) {
