@@ -10,12 +10,15 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 )
 
 func main() {
 	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
 	if err := newRoot(streams).Execute(); err != nil && !errors.Is(err, pflag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "error: "+err.Error())
+		if !errors.Is(err, cmdutil.ErrExit) { // then all has been said
+			fmt.Fprintln(os.Stderr, "error: "+err.Error())
+		}
 		os.Exit(1)
 	}
 }

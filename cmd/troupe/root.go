@@ -87,6 +87,7 @@ func newRoot(streams genericiooptions.IOStreams) *cobra.Command {
 		{Message: "This machine:", Commands: []*cobra.Command{
 			newUp(a, streams),
 			newDown(a, streams),
+			newDoctor(a, streams),
 			newImage(a, streams),
 		}},
 		{Message: "Objects, as with kubectl:", Commands: []*cobra.Command{

@@ -123,11 +123,11 @@ var foreigners = []struct {
 	{"github.com/hashicorp/raft", []string{"cluster/journal/raftlog", "cluster/membership"}},
 	{"github.com/hashicorp/raft-boltdb", []string{"cluster/journal/raftlog"}},
 	{"github.com/hashicorp/consul", []string{"cluster/consul"}},
-	// troupe down --purge cleans up after an agent that is gone.
-	{"github.com/containerd/containerd", []string{"runtime", "cmd/troupe"}},
-	{"github.com/google/nftables", []string{"netproxy", "runtime/sandbox"}},
+	// troupe down --purge cleans up after an agent that is gone, and troupe doctor tries what one needs.
+	{"github.com/containerd/containerd", []string{"runtime", "cmd/troupe", "cmd/internal/doctor"}},
+	{"github.com/google/nftables", []string{"netproxy", "runtime/sandbox", "cmd/internal/doctor"}},
 	{"github.com/miekg/dns", []string{"dns", "runtime/host"}}, // the latter reads resolv.conf
-	{"github.com/vishvananda/netlink", []string{"runtime", "netproxy"}},
+	{"github.com/vishvananda/netlink", []string{"runtime", "netproxy", "cmd/internal/doctor"}},
 }
 
 // foreign finds libraries where they must not be. Tests use what they like,
