@@ -89,7 +89,7 @@ docs: ## write the generated pages of docs/ anew
 	@go test -count=1 ./api ./gateway -run 'PodSpec|PublishedManifests' -args -update
 
 generate: ## write the generated code anew from messages/*.proto
-	$(call install,protoc:protobuf-compiler)
+	$(call install,protoc:protobuf-compiler protoc:libprotobuf-dev)
 	@mkdir -p .cache/tools
 	@go build -modfile=tools/go.mod -o .cache/tools/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	@PATH=$(CURDIR)/.cache/tools:$$PATH protoc -I messages --go_out=messages --go_opt=paths=source_relative --go-grpc_out=messages --go-grpc_opt=paths=source_relative messages/*.proto

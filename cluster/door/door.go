@@ -11,6 +11,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
@@ -80,10 +81,29 @@ func (d *Door) write(ctx context.Context, verb string, c command.Change) (api.Ob
 		}
 		select {
 		case <-ctx.Done():
-			return nil, apierrors.NewTimeoutError(fmt.Sprintf("%s %s: whether it was written is not known; look, or send it again with the same Idempotency-Key", verb, c.Key), 1)
+			return nil, outcomeUnknown(verb, c.Key)
 		case <-time.After(wait):
 		}
 	}
+}
+
+// OutcomeUnknown is the type of the one cause in the details of a time-out that
+// leaves open whether the request was carried out.
+const OutcomeUnknown metav1.CauseType = "OutcomeUnknown"
+
+func outcomeUnknown(verb string, key api.Key) error {
+	err := apierrors.NewTimeoutError(fmt.Sprintf("%s %s: whether it was written is not known; look, or send it again with the same Idempotency-Key", verb, key), 1)
+	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: OutcomeUnknown, Message: "the write was handed in, and no answer came"}}
+	return err
+}
+
+// carriedOut tells whether this write was carried out before under the client's key.
+func (d *Door) carriedOut(ctx context.Context, verb string, c command.Change) bool {
+	if key, ok := ctx.Value(idempotencyKey{}).(string); !ok || key == "" {
+		return false
+	}
+	_, done := d.hub.Command(commandID(ctx, verb, c))
+	return done
 }
 
 // commandID is unique to an attempt, or the same for the same write of the

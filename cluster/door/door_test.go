@@ -63,6 +63,9 @@ func TestAnOutcomeThatStaysUnknownIsSaidToBe(t *testing.T) {
 		if !apierrors.IsTimeout(err) || err.(apierrors.APIStatus).Status().Message != "Timeout: "+want {
 			t.Errorf("got %v", err)
 		}
+		if causes := err.(apierrors.APIStatus).Status().Details.Causes; len(causes) != 1 || causes[0].Type != OutcomeUnknown {
+			t.Errorf("causes: %v", causes)
+		}
 	})
 }
 

@@ -171,6 +171,22 @@ func (s *kindStorage) GuaranteedUpdate(ctx context.Context, path string, out run
 	if err != nil {
 		return err
 	}
+	err = s.update(ctx, path, key, out, ignoreNotFound, preconditions, update)
+	// The same request again may fail at what the first has changed: it gets the
+	// first one's answer.
+	if first := (command.Change{Op: command.Update, Key: key}); err != nil && s.door.carriedOut(ctx, "update", first) {
+		written, err := s.door.write(ctx, "update", first)
+		if err != nil {
+			return err
+		}
+		return s.internal(written, out)
+	}
+	return err
+}
+
+func (s *kindStorage) update(ctx context.Context, path string, key api.Key, out runtime.Object, ignoreNotFound bool,
+	preconditions *storage.Preconditions, update storage.UpdateFunc,
+) error {
 	for again := s.door.again(); ; {
 		record, current, err := s.current(path, key)
 		if err != nil {

@@ -46,6 +46,8 @@ func (s *kindStorage) Watch(ctx context.Context, path string, opts storage.ListO
 	announce := false        // that all of it was shown
 	switch {
 	case opts.SendInitialEvents == nil && seq > 0:
+		// A version that never comes is one of another journal: this one was begun anew.
+		_, err = s.door.reach(ctx, seq)
 	case opts.SendInitialEvents == nil:
 		state, err = s.notOlder(ctx, opts.ResourceVersion)
 	case *opts.SendInitialEvents:

@@ -34,6 +34,7 @@ import (
 	"github.com/troupe-sh/troupe/cmd/internal/place"
 	"github.com/troupe-sh/troupe/gateway"
 	ownverbs "github.com/troupe-sh/troupe/gateway/agent"
+	"github.com/troupe-sh/troupe/gateway/objects"
 	"github.com/troupe-sh/troupe/messages"
 	"github.com/troupe-sh/troupe/runtime/ctrd"
 	"github.com/troupe-sh/troupe/runtime/keeper"
@@ -294,6 +295,7 @@ func (a *agent) serve(listener net.Listener, runtime *ctrd.Runtime, keep *keeper
 		Runtime: announcing{runtime, a.system},
 		Log:     a.log,
 	})
+	messages.RegisterObjectsServer(own, objects.New(g.Handler(nil)))
 	server := g.Server(own)
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

@@ -23,8 +23,9 @@ import (
 	"github.com/troupe-sh/troupe/runtime/container"
 )
 
-// maxPart is the largest message taken in: an ImagePart and its frame.
-const maxPart = 2 << 20
+// maxMessage is the largest message taken in: an object, as large as a request
+// of REST may be, and what stands around it.
+const maxMessage = 4 << 20
 
 // Trees are the supervision trees of the agent, as [supervise.Running] shows them.
 type Trees interface {
@@ -51,7 +52,7 @@ type Server struct {
 func New(d Deps) *Server {
 	s := &Server{d: d}
 	s.grpc = grpc.NewServer(
-		grpc.MaxRecvMsgSize(maxPart),
+		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (answer any, err error) {
 			defer s.recovered(info.FullMethod, &err)
 			return h(ctx, req)
@@ -71,6 +72,10 @@ func (s *Server) recovered(method string, err *error) {
 		*err = status.Errorf(codes.Internal, "%s: the agent met a bug of its own; its log has the details", method)
 	}
 }
+
+// RegisterService implements [grpc.ServiceRegistrar]: another service answers
+// beside this one.
+func (s *Server) RegisterService(d *grpc.ServiceDesc, impl any) { s.grpc.RegisterService(d, impl) }
 
 // ServeHTTP answers gRPC calls that came in over HTTP/2.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.grpc.ServeHTTP(w, r) }

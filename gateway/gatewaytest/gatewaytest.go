@@ -1,18 +1,19 @@
-// Package gatewaytest serves the API over a journal in memory and a registry at
-// work, without machines: what is written is stored, and nothing else happens.
+// Package gatewaytest serves the API, REST and gRPC, over a journal in memory
+// without machines: with a registry at work what is written is stored, and
+// nothing else happens; with the control tree its actors do what they do.
 package gatewaytest
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"path/filepath"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/troupe-sh/troupe/actors"
 	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/actors/registry"
 	"github.com/troupe-sh/troupe/actors/supervise"
@@ -32,8 +34,24 @@ import (
 	"github.com/troupe-sh/troupe/cluster/journal"
 	"github.com/troupe-sh/troupe/cluster/journal/model"
 	"github.com/troupe-sh/troupe/gateway"
+	"github.com/troupe-sh/troupe/gateway/agent"
+	"github.com/troupe-sh/troupe/gateway/objects"
+	"github.com/troupe-sh/troupe/messages"
+	"github.com/troupe-sh/troupe/runtime/container/fake"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
+
+// TB is what a Server needs of a test: the part of [testing.TB] that an example
+// can offer too.
+type TB interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Cleanup(f func())
+	TempDir() string
+	Output() io.Writer
+}
 
 // Server is an API at work.
 type Server struct {
@@ -42,10 +60,16 @@ type Server struct {
 	Gateway *gateway.Gateway
 	Socket  string // where it listens
 
-	t        testing.TB
+	t        TB
+	log      *slog.Logger
+	streams  gateway.Streams
+	tree     func(journal.Epoch) supervise.Node
 	usage    atomic.Pointer[pod.Usage]
 	system   *actor.ActorSystem
+	running  *supervise.Running
 	registry *actor.PID
+	http     *http.Server // at Socket
+	own      http.Handler // gRPC
 }
 
 // Node is the machine that it claims to run on.
@@ -53,30 +77,102 @@ const Node = "n1"
 
 const answerTimeout = 10 * time.Second
 
-// Start serves until the test ends. The namespace default exists.
-func Start(t testing.TB, streams gateway.Streams) *Server {
+// Start serves until the test ends. The namespace default exists. Without
+// streams no pod has a live side.
+func Start(t TB, streams gateway.Streams) *Server {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s := &Server{t: t, Journal: model.New(model.Options{Decode: api.Decode}), system: supervise.NewSystem(log)}
+	s := prepare(t, streams)
+	s.tree = func(epoch journal.Epoch) supervise.Node {
+		return supervise.Group("control", supervise.RestForOne, supervise.Budget{Restarts: 3, Within: time.Minute},
+			supervise.Leaf("registry", "orders writes", registry.New(registry.Config{
+				Journal: s.Journal, Epoch: epoch, Seal: unsealed, PodCIDR: podCIDR, Kernel: mailbox.Real(), Log: s.log,
+			})))
+	}
+	s.begin()
+	s.Must(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceDefault}})
+	return s
+}
+
+// StartControl serves with the whole control tree: what controllers do happens.
+func StartControl(t TB, streams gateway.Streams) *Server {
+	t.Helper()
+	s := prepare(t, streams)
+	s.tree = func(epoch journal.Epoch) supervise.Node {
+		return actors.Control(actors.ControlDeps{
+			System: s.system, Journal: s.Journal, Epoch: epoch, Seal: unsealed, PodCIDR: podCIDR, Kernel: mailbox.Real(), Log: s.log,
+		})
+	}
+	s.begin()
+	made := make(chan struct{}, 1)
+	cursor := s.Journal.Hub().Subscribe(s.Journal.Hub().Seq(), func() { made <- struct{}{} }, "namespaces")
+	defer cursor.Close()
+	for deadline := time.After(answerTimeout); ; {
+		if _, ok := s.Journal.Hub().Get(api.Key{Resource: "namespaces", Name: metav1.NamespaceDefault}); ok {
+			return s
+		}
+		_, _, _ = cursor.Next(1)
+		select {
+		case <-made:
+		case <-deadline:
+			t.Fatal("the control tree makes no namespace default")
+		}
+	}
+}
+
+// noStreams is the live side of pods that run nowhere.
+type noStreams struct{}
+
+func (noStreams) ServeLog(w http.ResponseWriter, _ *http.Request, _ *corev1.Pod, _ *corev1.PodLogOptions) {
+	http.Error(w, "no machine", http.StatusNotImplemented)
+}
+
+func (noStreams) ServeExec(w http.ResponseWriter, _ *http.Request, _ *corev1.Pod, _ *corev1.PodExecOptions) {
+	http.Error(w, "no machine", http.StatusNotImplemented)
+}
+
+func (noStreams) ServeAttach(w http.ResponseWriter, _ *http.Request, _ *corev1.Pod, _ *corev1.PodAttachOptions) {
+	http.Error(w, "no machine", http.StatusNotImplemented)
+}
+
+var podCIDR = netip.MustParsePrefix("10.244.0.0/16")
+
+func unsealed(_ api.Key, value []byte) []byte { return value }
+
+func prepare(t TB, streams gateway.Streams) *Server {
+	if streams == nil {
+		streams = noStreams{}
+	}
+	return &Server{
+		Journal: model.New(model.Options{Decode: api.Decode}),
+		Socket:  filepath.Join(t.TempDir(), "s"),
+		t:       t, streams: streams,
+		log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+}
+
+func (s *Server) begin() {
+	s.t.Helper()
+	s.Up()
+	s.t.Cleanup(s.Down)
+}
+
+// Up starts an agent on the journal and listens at the socket.
+func (s *Server) Up() {
+	s.t.Helper()
+	s.system = supervise.NewSystem(s.log)
 	var reign journal.Leadership
 	s.Journal.Leadership(func(l journal.Leadership) { reign = l })
-	tree, err := supervise.Start(s.system, supervise.Group("control", supervise.RestForOne, supervise.Budget{Restarts: 3, Within: time.Minute},
-		supervise.Leaf("registry", "orders writes", registry.New(registry.Config{
-			Journal: s.Journal,
-			Epoch:   reign.Epoch,
-			Seal:    func(_ api.Key, value []byte) []byte { return value },
-			PodCIDR: netip.MustParsePrefix("10.244.0.0/16"),
-			Kernel:  mailbox.Real(),
-			Log:     log,
-		}))), supervise.Options{Log: log, Fell: func(err error) { t.Errorf("the control tree fell: %v", err) }})
+	var err error
+	s.running, err = supervise.Start(s.system, s.tree(reign.Epoch),
+		supervise.Options{Log: s.log, Fell: func(err error) { s.t.Errorf("the control tree fell: %v", err) }})
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	t.Cleanup(func() { tree.Stop(); s.system.Shutdown() })
+	<-s.running.Ready()
 	s.registry = s.system.NewLocalPID("control/registry")
 	s.Door = door.New(door.Config{Hub: s.Journal.Hub(), Commit: s.Commit, Verify: s.Journal.VerifyLeader})
 	s.Gateway, err = gateway.New(gateway.Config{
-		Door: s.Door, Streams: streams, Log: log, Node: Node,
+		Door: s.Door, Streams: s.streams, Log: s.log, Node: Node,
 		Usage: func(context.Context) (*pod.Usage, error) {
 			if u := s.usage.Load(); u != nil {
 				return u, nil
@@ -86,11 +182,27 @@ func Start(t testing.TB, streams gateway.Streams) *Server {
 		Version: version.Info{Major: "1", Minor: "36", GitVersion: "v1.36.3+troupe"},
 	})
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	s.Must(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceDefault}})
-	s.Socket = s.Listen("unix", filepath.Join(t.TempDir(), "s")).String()
-	return s
+	running := s.running
+	own := agent.New(agent.Deps{
+		Version: &messages.Version{Troupe: "test", Kubernetes: "v1.36.3", Node: Node},
+		Trees:   func() []agent.Trees { return []agent.Trees{running} },
+		Runtime: fake.New(fake.Options{}),
+		Log:     s.log,
+	})
+	messages.RegisterObjectsServer(own, objects.New(s.Gateway.Handler(nil)))
+	s.own = own
+	s.http, _ = s.listen("unix", s.Socket)
+}
+
+// Down ends the agent as a kill does: connections break, and what was under way
+// gets no answer. The journal stays.
+func (s *Server) Down() {
+	s.t.Helper()
+	_ = s.http.Close()
+	s.running.Stop()
+	s.system.Shutdown()
 }
 
 // Measure lets the node and its pods use that.
@@ -137,21 +249,27 @@ func (s *Server) Change(c command.Change) api.Object {
 	return done.Results[0].Object
 }
 
-// Listen serves at one more address.
+// Listen serves at one more address until the test ends.
 func (s *Server) Listen(network, address string) net.Addr {
+	s.t.Helper()
+	server, at := s.listen(network, address)
+	s.t.Cleanup(func() { _ = server.Close() })
+	return at
+}
+
+func (s *Server) listen(network, address string) (*http.Server, net.Addr) {
 	s.t.Helper()
 	l, err := net.Listen(network, address)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	server := s.Gateway.Server(nil)
+	server := s.Gateway.Server(s.own)
 	go func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.t.Errorf("serve %s: %v", address, err)
 		}
 	}()
-	s.t.Cleanup(func() { _ = server.Close() })
-	return l.Addr()
+	return server, l.Addr()
 }
 
 // Config leads a client to the socket.
