@@ -68,9 +68,9 @@ func TestARestartedAgentAdopts(t *testing.T) {
 		if got := w.Runtime.Signals(id(going, 0)); !slices.Equal(got, []syscall.Signal{syscall.SIGTERM}) {
 			t.Errorf("signals %v", got)
 		}
-		w.Advance(39*time.Second - 100*time.Millisecond)
+		w.Advance(38 * time.Second)
 		w.Want("going", "Running, c#0 running ready")
-		w.Advance(100 * time.Millisecond)
+		w.Advance(time.Second)
 		w.Want("going", "gone")
 		// late and the second try of crashed are all that was made.
 		if c, s, b := w.Runtime.Calls("Create")-creates, w.Runtime.Calls("Start")-starts, w.Runtime.Calls("RunSandbox")-sandboxes; c != 2 || s != 2 || b != 1 {
@@ -111,9 +111,9 @@ func TestABackoffOutlivesTheAgent(t *testing.T) {
 		w.Advance(15 * time.Second)
 		w.RestartAgent()
 		w.Want("web", "Running, c#2 CrashLoopBackOff (1 Error)")
-		w.Advance(5*time.Second - 100*time.Millisecond)
+		w.Advance(5*time.Second - time.Second/2)
 		w.Want("web", "Running, c#2 CrashLoopBackOff (1 Error)")
-		w.Advance(100 * time.Millisecond)
+		w.Advance(time.Second / 2)
 		w.Want("web", "Running, c#3 running ready (1 Error)")
 	})
 }

@@ -214,12 +214,12 @@ func TestDeletion(t *testing.T) {
 			deaf(w)
 			p := w.Make(nodetest.Pod("web", image, nodetest.Grace(20*time.Second)))
 			w.DeletePod("web", -1)
-			w.Advance(20*time.Second - 100*time.Millisecond)
+			w.Advance(20*time.Second - time.Second/2)
 			w.Want("web", "Running, c#0 running ready")
 			if got := w.Runtime.Signals(id(p, 0)); !slices.Equal(got, []syscall.Signal{syscall.SIGTERM}) {
 				t.Errorf("signals %v", got)
 			}
-			w.Advance(100 * time.Millisecond)
+			w.Advance(time.Second / 2)
 			w.Want("web", "gone")
 			w.Nothing()
 		})
