@@ -28,8 +28,8 @@ type rule struct {
 }
 
 const (
-	noConfig  = "write the values into env until references to other objects exist"
-	noVolume  = "use emptyDir or hostPath until this kind of volume exists"
+	noVolume  = "use emptyDir, hostPath, configMap, secret, downwardAPI or projected until this kind of volume exists"
+	noBundle  = "put it into a ConfigMap or Secret and project that"
 	noProbe   = "the container counts as ready while it runs"
 	noSELinux = "the container runs without it"
 	oneChoice = "pods are placed by requests, required node affinity, host ports and taints"
@@ -116,12 +116,12 @@ var rules = map[string]rule{
 	"Pod.containers[].command":                          {verdict: acts},
 	"Pod.containers[].env[].name":                       {verdict: acts},
 	"Pod.containers[].env[].value":                      {verdict: acts},
-	"Pod.containers[].env[].valueFrom.configMapKeyRef":  {refuses, noConfig, nil},
+	"Pod.containers[].env[].valueFrom.configMapKeyRef":  {verdict: acts},
 	"Pod.containers[].env[].valueFrom.fieldRef":         {verdict: acts},
-	"Pod.containers[].env[].valueFrom.fileKeyRef":       {refuses, noConfig, nil},
-	"Pod.containers[].env[].valueFrom.resourceFieldRef": {refuses, noConfig, nil},
-	"Pod.containers[].env[].valueFrom.secretKeyRef":     {refuses, noConfig, nil},
-	"Pod.containers[].envFrom":                          {refuses, noConfig, nil},
+	"Pod.containers[].env[].valueFrom.fileKeyRef":       {refuses, "take the value from a ConfigMap or Secret", nil},
+	"Pod.containers[].env[].valueFrom.resourceFieldRef": {verdict: acts},
+	"Pod.containers[].env[].valueFrom.secretKeyRef":     {verdict: acts},
+	"Pod.containers[].envFrom":                          {verdict: acts},
 	"Pod.containers[].image":                            {verdict: acts},
 	"Pod.containers[].imagePullPolicy":                  {verdict: acts},
 	"Pod.containers[].lifecycle.postStart":              {refuses, "do it in the container's command until hooks exist", nil},
@@ -143,7 +143,7 @@ var rules = map[string]rule{
 	"Pod.containers[].terminationMessagePath":           {verdict: acts},
 	"Pod.containers[].terminationMessagePolicy":         {verdict: acts},
 	"Pod.containers[].tty":                              {verdict: acts},
-	"Pod.containers[].volumeDevices":                    {refuses, noVolume, nil},
+	"Pod.containers[].volumeDevices":                    {refuses, "mount a volume with files instead", nil},
 	"Pod.containers[].workingDir":                       {verdict: acts},
 
 	"Pod.containers[].securityContext.allowPrivilegeEscalation": {verdict: acts},
@@ -172,9 +172,9 @@ var rules = map[string]rule{
 	"Pod.volumes[].azureFile":             {refuses, noVolume, nil},
 	"Pod.volumes[].cephfs":                {refuses, noVolume, nil},
 	"Pod.volumes[].cinder":                {refuses, noVolume, nil},
-	"Pod.volumes[].configMap":             {refuses, noVolume, nil},
+	"Pod.volumes[].configMap":             {verdict: acts},
 	"Pod.volumes[].csi":                   {refuses, noVolume, nil},
-	"Pod.volumes[].downwardAPI":           {refuses, noVolume, nil},
+	"Pod.volumes[].downwardAPI":           {verdict: acts},
 	"Pod.volumes[].emptyDir.medium":       {verdict: acts},
 	"Pod.volumes[].emptyDir.sizeLimit":    {ignores, "only a volume in memory is held to it", nil},
 	"Pod.volumes[].ephemeral":             {refuses, noVolume, nil},
@@ -192,13 +192,20 @@ var rules = map[string]rule{
 	"Pod.volumes[].persistentVolumeClaim": {refuses, noVolume, nil},
 	"Pod.volumes[].photonPersistentDisk":  {refuses, noVolume, nil},
 	"Pod.volumes[].portworxVolume":        {refuses, noVolume, nil},
-	"Pod.volumes[].projected":             {refuses, noVolume, nil},
 	"Pod.volumes[].quobyte":               {refuses, noVolume, nil},
 	"Pod.volumes[].rbd":                   {refuses, noVolume, nil},
 	"Pod.volumes[].scaleIO":               {refuses, noVolume, nil},
-	"Pod.volumes[].secret":                {refuses, noVolume, nil},
+	"Pod.volumes[].secret":                {verdict: acts},
 	"Pod.volumes[].storageos":             {refuses, noVolume, nil},
 	"Pod.volumes[].vsphereVolume":         {refuses, noVolume, nil},
+
+	"Pod.volumes[].projected.defaultMode":                   {verdict: acts},
+	"Pod.volumes[].projected.sources[].clusterTrustBundle":  {refuses, noBundle, nil},
+	"Pod.volumes[].projected.sources[].configMap":           {verdict: acts},
+	"Pod.volumes[].projected.sources[].downwardAPI":         {verdict: acts},
+	"Pod.volumes[].projected.sources[].podCertificate":      {refuses, noBundle, nil},
+	"Pod.volumes[].projected.sources[].secret":              {verdict: acts},
+	"Pod.volumes[].projected.sources[].serviceAccountToken": {refuses, "there are no service accounts yet", nil},
 }
 
 // specs are the types that the rules are about, by the first word of their paths.

@@ -30,16 +30,17 @@ func TestUnsupported(t *testing.T) {
 		Volumes: []corev1.Volume{
 			{Name: "a", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 			{Name: "b", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}}},
+			{Name: "c", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{Secret: &corev1.SecretProjection{}}, {ServiceAccountToken: &corev1.ServiceAccountTokenProjection{}}}}}},
 		},
 		Containers: []corev1.Container{
-			{Name: "x", LivenessProbe: probe, Env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "k"}}}, {Name: "C", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}},
+			{Name: "x", LivenessProbe: probe, Env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{Key: "k"}}}, {Name: "C", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}},
 			{Name: "y", EnvFrom: []corev1.EnvFromSource{{}}, Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{}, PostStart: &corev1.LifecycleHandler{}}},
 		},
 	}}
 	rc := &corev1.ReplicationController{Spec: corev1.ReplicationControllerSpec{Template: &corev1.PodTemplateSpec{Spec: p.Spec}}}
 
 	warned := []string{"activeDeadlineSeconds", "containers[0].livenessProbe", "containers[1].lifecycle.preStop", "priorityClassName"}
-	refused := []string{"containers[0].env[1].valueFrom.secretKeyRef", "containers[1].envFrom", "containers[1].lifecycle.postStart", "initContainers", "volumes[1].secret"}
+	refused := []string{"containers[0].env[1].valueFrom.fileKeyRef", "containers[1].lifecycle.postStart", "initContainers", "volumes[2].projected.sources[1].serviceAccountToken"}
 	for prefix, o := range map[string]api.Object{"spec.": p, "spec.template.spec.": rc} {
 		warnings, errs := api.Unsupported(o)
 		got, want := map[string]bool{}, map[string]bool{}

@@ -133,7 +133,7 @@ func TestKubectl(t *testing.T) {
 		{args: "label cm c tier=web", want: "^configmap/c labeled\n$"},
 		{args: "annotate cm c note=x", want: "^configmap/c annotated\n$"},
 		{args: "create", manifest: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\ndota: {}\n", want: `!strict decoding error: unknown field "dota"`},
-		{args: "apply", manifest: "apiVersion: v1\nkind: Pod\nmetadata: {name: e}\nspec: {containers: [{name: a, image: b, env: [{name: X, valueFrom: {secretKeyRef: {name: s, key: k}}}]}]}\n", want: `!The Pod "e" is invalid: spec.containers\[0\].env\[0\].valueFrom.secretKeyRef: Forbidden: Troupe does not have this yet: write the values`},
+		{args: "apply", manifest: "apiVersion: v1\nkind: Pod\nmetadata: {name: e}\nspec: {containers: [{name: a, image: b}], volumes: [{name: v, nfs: {server: s, path: /x}}]}\n", want: `!The Pod "e" is invalid: spec.volumes\[0\].nfs: Forbidden: Troupe does not have this yet: use emptyDir, hostPath, configMap`},
 		{args: "apply", manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: e}\nspec: {}\n", want: `!no matches for kind "Deployment" in version "apps/v1"`},
 		{args: "create deployment x --image=y", want: `!Troupe does not have deployments \(apps/v1\) yet; it has namespaces, nodes, pods`},
 		{args: "explain pod.spec.restartPolicy", want: "One of Always, OnFailure"},

@@ -70,7 +70,7 @@ func (w *worker) Receive(ctx actor.Context) {
 	case pod.Run:
 		w.apply(ctx, w.state.run(m, w.work.Now()))
 	case pod.Revise:
-		w.apply(ctx, w.state.revise(m.Pod, w.work.Now()))
+		w.apply(ctx, w.state.revise(m, w.work.Now()))
 	case pod.Enter:
 		w.apply(ctx, w.state.enter(m))
 	case pod.Leave:

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
@@ -56,6 +57,7 @@ type state struct {
 	backoff time.Duration // before the second restart
 
 	pod     *corev1.Pod
+	sources api.Sources // what the pod refers to
 	spec    *corev1.Container
 	phase   phase
 	goal    goal
@@ -78,7 +80,8 @@ type state struct {
 	turn   uint64 // timers of an earlier one mean nothing
 	asked  uint64 // the question to images that waits for its answer; 0: none
 	next   *corev1.ContainerStateWaiting
-	failed int // times in a row that it could not be made
+	failed int  // times in a row that it could not be made
+	unset  bool // what it is made of cannot be told: another pod, or other sources, may help
 
 	looks    uint64    // looks at the runtime that were put off: only the last counts
 	killAt   time.Time // zero: nobody said
@@ -125,7 +128,7 @@ func (wait) effect()    {}
 func (s *state) turned(p phase) {
 	s.phase = p
 	s.turn++
-	s.next = nil
+	s.next, s.unset = nil, false
 }
 
 func (s *state) id() string { return pod.ContainerID(s.pod.UID, s.spec.Name, s.attempt) }
@@ -135,6 +138,7 @@ func (s *state) run(m pod.Run, now time.Time) []effect {
 	if s.phase != idle {
 		return nil // it has begun
 	}
+	s.sources = m.Sources
 	if !s.revised(m.Pod, m.Name) {
 		return []effect{report{}} // the pod has no such container: nothing to do
 	}
@@ -235,19 +239,24 @@ func (s *state) ready(yes bool) {
 }
 
 // revise takes a changed pod. A container of another definition ends, and runs
-// again by the new one whatever its policy.
-func (s *state) revise(p *corev1.Pod, now time.Time) []effect {
+// again by the new one whatever its policy. What the pod refers to matters when
+// the container is made.
+func (s *state) revise(m pod.Revise, now time.Time) []effect {
 	if s.phase == idle || s.spec == nil {
 		return nil
 	}
+	s.sources = m.Sources
 	before := s.spec.Image
-	if !s.revised(p, s.spec.Name) {
+	if !s.revised(m.Pod, s.spec.Name) {
 		return nil
 	}
 	if s.spec.Image != before && s.phase != running && s.phase != making && s.phase != ended && s.phase != checking {
 		s.image, s.absences, s.failed = nil, 0, 0
 		s.turned(waiting)
 		return s.ask()
+	}
+	if s.unset {
+		return s.try()
 	}
 	return s.changed(now)
 }
@@ -384,9 +393,13 @@ func (s *state) try() []effect {
 	if s.phase != waiting || s.entered == 0 || s.image == nil || s.goal != keep {
 		return nil
 	}
-	spec, err := pod.ContainerSpec(s.pod, s.spec, s.machine, s.addr, s.attempt, *s.image, s.mounts)
+	spec, err := pod.ContainerSpec(s.pod, s.spec, pod.Setting{
+		Machine: s.machine, Addr: s.addr, Sources: s.sources, Image: *s.image, Mounts: s.mounts,
+	}, s.attempt)
 	if err != nil {
-		return s.unmade("CreateContainerConfigError", err)
+		todo := s.unmade("CreateContainerConfigError", err)
+		s.unset = true
+		return todo
 	}
 	s.turned(making)
 	s.exited, s.unsure = false, nil

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
@@ -364,5 +365,34 @@ func TestDelays(t *testing.T) {
 	s.backoff = 100 * time.Millisecond
 	if got := s.delay(2); got != 200*time.Millisecond {
 		t.Errorf("with another base: %s", got)
+	}
+}
+
+func TestAContainerIsMadeOnceWhatItIsMadeOfIsThere(t *testing.T) {
+	p := object(corev1.RestartPolicyAlways)
+	p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "key"}}}}
+	s := fresh()
+	s.run(pod.Run{Pod: p, Name: "c"}, noon)
+	s.enter(pod.Enter{Number: 1})
+	todo := s.found(pod.ImageFound{Name: "app:1"})
+	if line(todo) != "report, wait 10s containerworker.retry" && line(todo) != "report, wait 10s retry" || notes(todo) != "Failed" {
+		t.Fatalf("%s; %s", line(todo), notes(todo))
+	}
+	if w := s.status.State.Waiting; w == nil || w.Reason != "CreateContainerConfigError" || w.Message != `secret "key" not found` {
+		t.Errorf("it shows %+v", w)
+	}
+	old := s.turn
+	there := api.Sources{Secrets: map[string]*corev1.Secret{"key": {Data: map[string][]byte{"A": []byte("1")}}}}
+	todo = s.revise(pod.Revise{Pod: p, Sources: there}, noon)
+	if line(todo) != "launch u1.c.0" || !strings.Contains(strings.Join(todo[0].(launch).spec.Env, " "), "A=1") {
+		t.Fatalf("once it is there: %v", todo)
+	}
+	for what, todo := range map[string][]effect{
+		"the retry that is no longer needed": s.retry(old),
+		"another change":                     s.revise(pod.Revise{Pod: p}, noon),
+	} {
+		if len(todo) > 0 {
+			t.Errorf("%s: %v", what, todo)
+		}
 	}
 }

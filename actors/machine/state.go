@@ -20,10 +20,8 @@ const (
 	checkEvery  = 5 * time.Second
 	reportEvery = 5 * time.Minute
 
-	podsMax        = 110
-	memoryReserved = 100 << 20 // what Kubernetes' agent keeps free
-	diskReserved   = 10        // per cent, likewise
-	pidsReserved   = 5         // per cent
+	podsMax      = 110
+	pidsReserved = 5 // per cent, likewise what Kubernetes' agent keeps free
 )
 
 // state is what the actor knows of its machine. Its methods read no clock and
@@ -137,16 +135,9 @@ func (s *state) capacity() (all, allocatable corev1.ResourceList) {
 	if pods == 0 {
 		pods = podsMax
 	}
-	f := s.facts
-	all = corev1.ResourceList{
-		corev1.ResourceCPU:              *resource.NewQuantity(f.CPUs, resource.DecimalSI),
-		corev1.ResourceMemory:           *resource.NewQuantity(f.Memory, resource.BinarySI),
-		corev1.ResourceEphemeralStorage: *resource.NewQuantity(f.Storage, resource.BinarySI),
-		corev1.ResourcePods:             *resource.NewQuantity(pods, resource.DecimalSI),
-	}
-	allocatable = all.DeepCopy()
-	allocatable[corev1.ResourceMemory] = *resource.NewQuantity(max(f.Memory-memoryReserved, 0), resource.BinarySI)
-	allocatable[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(f.Storage/100*(100-diskReserved), resource.BinarySI)
+	all, allocatable = s.facts.Capacity()
+	all[corev1.ResourcePods] = *resource.NewQuantity(pods, resource.DecimalSI)
+	allocatable[corev1.ResourcePods] = all[corev1.ResourcePods]
 	return all, allocatable
 }
 
@@ -167,10 +158,10 @@ func (s *state) conditions(n *corev1.Node) []corev1.NodeCondition {
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", strings.Join(why, ", ")
 	}
 	return []corev1.NodeCondition{
-		pressure(corev1.NodeMemoryPressure, f.Memory > 0 && f.MemoryFree < memoryReserved,
+		pressure(corev1.NodeMemoryPressure, f.Memory > 0 && f.MemoryFree < host.MemoryReserved,
 			[2]string{"KubeletHasInsufficientMemory", "kubelet has insufficient memory available"},
 			[2]string{"KubeletHasSufficientMemory", "kubelet has sufficient memory available"}),
-		pressure(corev1.NodeDiskPressure, f.Storage > 0 && f.StorageFree < f.Storage/100*diskReserved,
+		pressure(corev1.NodeDiskPressure, f.Storage > 0 && f.StorageFree < f.Storage/100*host.StorageReserved,
 			[2]string{"KubeletHasDiskPressure", "kubelet has disk pressure"},
 			[2]string{"KubeletHasNoDiskPressure", "kubelet has no disk pressure"}),
 		pressure(corev1.NodePIDPressure, f.PIDsMax > 0 && f.PIDsMax-f.PIDs < f.PIDsMax/100*pidsReserved,

@@ -31,6 +31,7 @@ import (
 	"github.com/troupe-sh/troupe/runtime/container/fake"
 	"github.com/troupe-sh/troupe/runtime/host"
 	"github.com/troupe-sh/troupe/runtime/pod"
+	"github.com/troupe-sh/troupe/runtime/volume"
 )
 
 // Node is the machine's name, Image an image that it has.
@@ -58,7 +59,7 @@ func Run(t *testing.T, body func(w *World)) {
 	t.Helper()
 	controltest.Run(t, func(c *controltest.World) {
 		w := &World{
-			World: c, Runtime: fake.New(fake.Options{}), Disk: newDisk(), Volumes: &Volumes{have: map[types.UID]bool{}},
+			World: c, Runtime: fake.New(fake.Options{}), Disk: newDisk(),
 			Host: host.Facts{
 				Addr: netip.MustParseAddr("192.0.2.1"), OS: "linux", Arch: "amd64", BootID: "b1",
 				CPUs: 8, Memory: 16 << 30, MemoryFree: 8 << 30, Storage: 100 << 30, StorageFree: 50 << 30, PIDs: 100, PIDsMax: 4 << 20,
@@ -66,6 +67,7 @@ func Run(t *testing.T, body func(w *World)) {
 			log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 		}
 		w.Disk.messages = w.Runtime.Message
+		w.Volumes = &Volumes{machine: w.machine(), have: map[types.UID]map[string]string{}}
 		w.Runtime.AddImage(Image, fake.Behaviour{})
 		w.StartAgent()
 		w.Advance(time.Second)
@@ -83,7 +85,7 @@ func (w *World) StartAgent() {
 		System: w.System, Node: Node, Feed: feed.FromHub(w.Journal.Hub(), Node),
 		Registry: func() *actor.PID { return w.System.NewLocalPID(actors.RegistryPath) },
 		Runtime:  w.Runtime, Volumes: w.Volumes, Disk: w.Disk, Host: facts{w},
-		Machine: pod.Machine{Name: Node, Addrs: func() []netip.Addr { return []netip.Addr{w.Host.Addr} }, Memory: w.Host.Memory, LogDir: "/logs"},
+		Machine: w.machine(),
 		Version: "v1.36.3+troupe", Kernel: mailbox.Real(), Log: w.log,
 	}), supervise.Options{Log: w.log, Fell: func(err error) { w.T.Errorf("the node tree fell: %v", err) }})
 	if err != nil {
@@ -91,6 +93,14 @@ func (w *World) StartAgent() {
 	}
 	w.agent = tree
 	w.Advance(0)
+}
+
+func (w *World) machine() pod.Machine {
+	_, allocatable := w.Host.Capacity()
+	return pod.Machine{
+		Name: Node, Addrs: func() []netip.Addr { return []netip.Addr{w.Host.Addr} }, Memory: w.Host.Memory,
+		Allocatable: allocatable, LogDir: "/logs",
+	}
 }
 
 // StopAgent stops it; what runs goes on.
@@ -407,9 +417,11 @@ func (d *Disk) TerminationMessage(_ context.Context, c container.Container, _ co
 
 // Volumes is a faithful volumes.Port in memory.
 type Volumes struct {
-	mu   sync.Mutex
-	have map[types.UID]bool
-	fail int
+	machine pod.Machine
+	mu      sync.Mutex
+	have    map[types.UID]map[string]string // volume/path → what the file says
+	fail    int
+	setups  int
 }
 
 // Fail makes the next n calls fail.
@@ -423,7 +435,21 @@ func (v *Volumes) Fail(n int) {
 func (v *Volumes) Put(uid types.UID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.have[uid] = true
+	v.have[uid] = map[string]string{}
+}
+
+// File is what a file of a pod's volume says; empty if there is none.
+func (v *Volumes) File(uid types.UID, volume, path string) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.have[uid][volume+"/"+path]
+}
+
+// Setups counts how often volumes were set up.
+func (v *Volumes) Setups() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.setups
 }
 
 func (v *Volumes) call() error {
@@ -435,13 +461,24 @@ func (v *Volumes) call() error {
 }
 
 // Setup implements volumes.Port.
-func (v *Volumes) Setup(_ context.Context, p *corev1.Pod) (map[string][]container.Mount, error) {
+func (v *Volumes) Setup(_ context.Context, p *corev1.Pod, s api.Sources) (map[string][]container.Mount, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.setups++
 	if err := v.call(); err != nil {
 		return nil, err
 	}
-	v.have[p.UID] = true
+	files := map[string]string{}
+	for _, vol := range p.Spec.Volumes {
+		payload, err := volume.Files(p, vol, s, v.machine)
+		if err != nil {
+			return nil, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", vol.Name, err)
+		}
+		for path, f := range payload {
+			files[vol.Name+"/"+path] = string(f.Data)
+		}
+	}
+	v.have[p.UID] = files
 	return map[string][]container.Mount{"c": {{HostPath: "/pods/" + string(p.UID), ContainerPath: "/data"}}}, nil
 }
 

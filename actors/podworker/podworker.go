@@ -164,7 +164,7 @@ func (w *worker) apply(ctx actor.Context, todo []effect) {
 				return nil // what is still there is seen by the next look
 			})
 		case mount:
-			ctx.Request(w.config.Volumes(), pod.Mount{Pod: w.state.pod})
+			ctx.Request(w.config.Volumes(), pod.Mount{Pod: w.state.pod, Sources: w.state.sources})
 		case unmount:
 			ctx.Request(w.config.Volumes(), pod.Unmount{UID: w.state.pod.UID})
 		case loadGrace:

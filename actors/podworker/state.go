@@ -3,12 +3,14 @@ package podworker
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
@@ -39,10 +41,11 @@ const (
 type state struct {
 	machine pod.Machine
 
-	pod   *corev1.Pod
-	gone  bool // the registry has it no more
-	phase phase
-	turn  uint64 // of the phase: what belongs to an earlier one means nothing
+	pod     *corev1.Pod
+	sources api.Sources // what it refers to
+	gone    bool        // the registry has it no more
+	phase   phase
+	turn    uint64 // of the phase: what belongs to an earlier one means nothing
 
 	children map[string]*child
 	names    []string // of the children, in the pod's order
@@ -55,6 +58,8 @@ type state struct {
 	failed  int    // times in a row that the sandbox could not be made or removed
 	unready int    // times in a row that the volumes could not be
 	asked   uint64 // questions to volumes: timers of an earlier one mean nothing
+	asking  bool   // the last one has no answer yet
+	stale   bool   // and what the volumes are made of has changed since
 	steps   steps  // of removing
 
 	killAt time.Time // containers are killed then at the latest; zero: nobody said
@@ -145,7 +150,8 @@ func (s *state) keep(m pod.Keep, now time.Time) []effect {
 	if s.phase != idle {
 		return nil // it has begun
 	}
-	s.pod, s.gone, s.old, s.children = m.Pod, m.Gone, m.Pod.Status.DeepCopy(), map[string]*child{}
+	s.pod, s.gone, s.sources = m.Pod, m.Gone, m.Sources
+	s.old, s.children = m.Pod.Status.DeepCopy(), map[string]*child{}
 	byName := map[string][]container.Container{}
 	running := false
 	for _, c := range m.Found.Containers {
@@ -245,30 +251,59 @@ func delay(n int) time.Duration { return min(retryMin<<min(n-1, 20), retryMax) }
 
 // volumesMounted takes what became of mounting.
 func (s *state) volumesMounted(m pod.Mounted, now time.Time) []effect {
-	if s.phase == idle || m.UID != s.pod.UID || s.mounted || s.phase >= finishing {
+	if s.phase == idle || m.UID != s.pod.UID || !s.asking || s.phase >= finishing {
 		return nil // in idle, it was asked in this actor's earlier life
 	}
-	if m.Err != nil {
+	s.asking = false
+	s.asked++ // timers are void
+	var todo []effect
+	if m.Err == nil {
+		s.mounts, s.mounted, s.unready = m.Mounts, true, 0
+	} else {
 		s.unready++
-		s.asked++
-		// The address goes into the status now: a mount's path may be made of it.
-		return append([]effect{
-			note{corev1.EventTypeWarning, "FailedMount", m.Err.Error()},
-			wait{delay(s.unready), mountRetry{s.asked}},
-		}, s.publish(now)...)
+		for _, err := range each(m.Err) {
+			todo = append(todo, note{corev1.EventTypeWarning, "FailedMount", err.Error()})
+		}
 	}
-	s.mounts, s.mounted, s.unready = m.Mounts, true, 0
-	return s.enter(now)
+	switch {
+	case s.stale:
+		todo = append(todo, s.mount()...)
+	case m.Err != nil:
+		todo = append(todo, wait{delay(s.unready), mountRetry{s.asked}})
+	}
+	if m.Err != nil {
+		// The address goes into the status now: a mount's path may be made of it.
+		return append(todo, s.publish(now)...)
+	}
+	return append(todo, s.enter(now)...)
+}
+
+// each is the errors that err joins.
+func each(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
 }
 
 // mount asks volumes, and again if they say nothing for long.
 func (s *state) mount() []effect {
 	s.asked++
+	s.asking, s.stale = true, false
 	return []effect{mount{}, wait{overdue, mountRetry{s.asked}}}
 }
 
+// remount asks volumes for files that are as the sources now are.
+func (s *state) remount() []effect {
+	if s.asking {
+		s.stale = true
+		return nil
+	}
+	return s.mount()
+}
+
 func (s *state) mountRetry(turn uint64) []effect {
-	if turn != s.asked || s.mounted || s.phase != preparing && s.phase != remaking {
+	if turn != s.asked || s.phase < preparing || s.phase >= finishing {
 		return nil
 	}
 	return s.mount()
@@ -365,7 +400,7 @@ func (s *state) start(name string, found []container.Container, now time.Time) [
 		return nil
 	}
 	c.ran = true
-	todo := []effect{tell{name, pod.Run{Pod: s.pod, Name: name, Found: found, Old: s.oldOf(name)}}}
+	todo := []effect{tell{name, pod.Run{Pod: s.pod, Name: name, Found: found, Old: s.oldOf(name), Sources: s.sources}}}
 	switch s.phase {
 	case active:
 		todo = append(todo, tell{name, pod.Enter{Number: s.number, Addr: s.sandbox.Addr, Mounts: s.mounts[name]}})
@@ -388,20 +423,24 @@ func (s *state) wish(m pod.Wish, now time.Time) []effect {
 	if s.phase == idle || s.gone {
 		return nil
 	}
-	before := s.pod
+	before, sources := s.pod, s.sources
 	if m.Gone {
 		s.gone = true
 	} else {
-		s.pod = m.Pod
+		s.pod, s.sources = m.Pod, m.Sources
 	}
 	if s.deleted() {
 		return s.depart(before, now)
 	}
 	var todo []effect
-	if s.phase < finishing && !equality.Semantic.DeepEqual(before.Spec, s.pod.Spec) {
+	pushed := !s.sources.Equal(sources) || !maps.Equal(before.Labels, s.pod.Labels) || !maps.Equal(before.Annotations, s.pod.Annotations)
+	if s.phase < finishing && (pushed || !equality.Semantic.DeepEqual(before.Spec, s.pod.Spec)) {
 		for _, name := range s.names {
-			todo = append(todo, tell{name, pod.Revise{Pod: s.pod}})
+			todo = append(todo, tell{name, pod.Revise{Pod: s.pod, Sources: s.sources}})
 		}
+	}
+	if s.phase < finishing && pushed && pod.Follows(s.pod) {
+		todo = append(todo, s.remount()...)
 	}
 	return append(todo, s.publish(now)...)
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
@@ -91,11 +92,53 @@ func TestASandboxThatCannotBeDescribedIsTriedAgain(t *testing.T) {
 func TestThePodsAddressIsKnownWhileVolumesWait(t *testing.T) {
 	p := twoContainers()
 	s := state{
-		pod: p, old: &p.Status, phase: preparing, children: map[string]*child{},
+		pod: p, old: &p.Status, phase: preparing, asking: true, children: map[string]*child{},
 		sandbox: &container.Sandbox{ID: "u1", Addr: netip.MustParseAddr("10.0.0.7"), Ready: true},
 	}
 	todo := s.volumesMounted(pod.Mounted{UID: "u1", Err: errors.New("no value for IP")}, noon)
 	if r, ok := todo[len(todo)-1].(report); !ok || r.status.PodIP != "10.0.0.7" {
 		t.Errorf("todo %v", todo)
+	}
+}
+
+// TestWhatChangesWhileVolumesAreSetUpIsSetUpAfterwards, once, however often it
+// changes meanwhile.
+func TestWhatChangesWhileVolumesAreSetUpIsSetUpAfterwards(t *testing.T) {
+	p := twoContainers()
+	p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}}}
+	s := state{pod: p, old: &p.Status, phase: active, mounted: true, children: map[string]*child{}}
+	asks := func(todo []effect) (n int) {
+		for _, e := range todo {
+			if _, ok := e.(mount); ok {
+				n++
+			}
+		}
+		return n
+	}
+	change := func(version string) pod.Wish {
+		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{ResourceVersion: version}}
+		return pod.Wish{Pod: p, Sources: api.Sources{ConfigMaps: map[string]*corev1.ConfigMap{"game": m}}}
+	}
+	for i, want := range []int{1, 0, 0} {
+		if got := asks(s.wish(change(string(rune('1'+i))), noon)); got != want {
+			t.Errorf("change %d: asked %d times, want %d", i, got, want)
+		}
+	}
+	if got := asks(s.wish(change("3"), noon)); got != 0 || !s.stale {
+		t.Errorf("what changes nothing: asked %d times", got)
+	}
+	if got := asks(s.volumesMounted(pod.Mounted{UID: "u1"}, noon)); got != 1 || s.stale {
+		t.Errorf("once it is set up: asked %d times", got)
+	}
+	if got := asks(s.volumesMounted(pod.Mounted{UID: "u1"}, noon)); got != 0 || s.asking {
+		t.Errorf("once it is all set up: asked %d times", got)
+	}
+	for turn := range s.asked {
+		if got := asks(s.mountRetry(turn)); got != 0 {
+			t.Errorf("timer %d asked", turn)
+		}
+	}
+	if got := asks(s.volumesMounted(pod.Mounted{UID: "u1"}, noon)) + asks(s.volumesMounted(pod.Mounted{UID: "u1"}, noon)); got != 0 {
+		t.Errorf("an answer that comes twice asked %d times", got)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/troupe-sh/troupe/actors/mailbox"
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
@@ -24,9 +25,9 @@ import (
 // Port sets volumes up. Every method may be called again after a crash at any
 // point.
 type Port interface {
-	// Setup makes what the pod's volumes need, and returns the mounts of each
-	// container by its name.
-	Setup(ctx context.Context, p *corev1.Pod) (map[string][]container.Mount, error)
+	// Setup makes what the pod's volumes need, their files as the sources are,
+	// and returns the mounts of each container by its name.
+	Setup(ctx context.Context, p *corev1.Pod, s api.Sources) (map[string][]container.Mount, error)
 	// Teardown removes it all; unknown pods are no error.
 	Teardown(ctx context.Context, uid types.UID) error
 	// Pods lists who has any.
@@ -55,8 +56,9 @@ type volumes struct {
 
 // step is one thing to do for a pod.
 type step struct {
-	asker *actor.PID
-	pod   *corev1.Pod // nil: tear down
+	asker   *actor.PID
+	pod     *corev1.Pod // nil: tear down
+	sources api.Sources
 }
 
 // What the port answered.
@@ -81,7 +83,7 @@ type (
 func (v *volumes) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case pod.Mount:
-		v.add(ctx, m.Pod.UID, step{asker: ctx.Sender(), pod: m.Pod})
+		v.add(ctx, m.Pod.UID, step{asker: ctx.Sender(), pod: m.Pod, sources: m.Sources})
 	case pod.Unmount:
 		v.add(ctx, m.UID, step{asker: ctx.Sender()})
 	case mounted:
@@ -108,12 +110,12 @@ func (v *volumes) add(ctx actor.Context, uid types.UID, s step) {
 }
 
 func (v *volumes) begin(ctx actor.Context, uid types.UID) {
-	port, p := v.config.Port, v.queues[uid][0].pod
+	port, s := v.config.Port, v.queues[uid][0]
 	v.work.Go(ctx, func(c context.Context) any {
-		if p == nil {
+		if s.pod == nil {
 			return unmounted{uid, port.Teardown(c, uid)}
 		}
-		mounts, err := port.Setup(c, p)
+		mounts, err := port.Setup(c, s.pod, s.sources)
 		return mounted{uid, mounts, err}
 	})
 }

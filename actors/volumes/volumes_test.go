@@ -15,6 +15,7 @@ import (
 	"github.com/troupe-sh/troupe/actors/actortest"
 	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/actors/volumes"
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
@@ -41,7 +42,7 @@ func (p *port) step(name string, uid types.UID) error {
 	return p.err
 }
 
-func (p *port) Setup(_ context.Context, o *corev1.Pod) (map[string][]container.Mount, error) {
+func (p *port) Setup(_ context.Context, o *corev1.Pod, _ api.Sources) (map[string][]container.Mount, error) {
 	return map[string][]container.Mount{"c": {{HostPath: "/v", ContainerPath: "/v"}}}, p.step("up", o.UID)
 }
 

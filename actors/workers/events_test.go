@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/troupe-sh/troupe/api/command"
+	"github.com/troupe-sh/troupe/cluster/feed"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
 
@@ -97,7 +98,7 @@ func TestEventsAreBounded(t *testing.T) {
 func TestReportsCoalesce(t *testing.T) {
 	s := newState("n1")
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "u1", ResourceVersion: "1"}}
-	s.bound([]*corev1.Pod{p})
+	s.bound([]change{{Change: feed.Change{Pod: p}}})
 	s.entries["u1"].kept = true
 	s.reported(pod.Report{UID: "u1", Number: 1, Status: &corev1.PodStatus{Phase: corev1.PodPending}})
 	s.reported(pod.Report{UID: "u1", Number: 2, Status: &corev1.PodStatus{Phase: corev1.PodRunning}})

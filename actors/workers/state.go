@@ -32,7 +32,8 @@ const (
 // do no I/O; they return what must happen next.
 type state struct {
 	entries  map[types.UID]*entry
-	dirty    []types.UID // entries with something to write, as they came
+	readers  map[api.Key]map[types.UID]bool // entries by what their pods refer to
+	dirty    []types.UID                    // entries with something to write, as they came
 	events   events
 	listed   bool // the machine has been looked over once
 	listing  bool
@@ -44,7 +45,8 @@ type state struct {
 // entry is one pod of this machine.
 type entry struct {
 	pod     *corev1.Pod
-	gone    bool // the registry has it no more
+	sources api.Sources // what it refers to
+	gone    bool        // the registry has it no more
 	worker  string
 	fresh   bool // it came after the machine was looked over: nothing can be there of it
 	asked   bool // its worker waits for Keep
@@ -57,6 +59,12 @@ type entry struct {
 	remove  bool   // its object is to be deleted
 	dirty   bool
 	leaving bool // its worker is being stopped
+}
+
+// change is one of the feed's about a pod, with what the pod refers to.
+type change struct {
+	feed.Change
+	sources api.Sources
 }
 
 // origin is what a change in flight came from.
@@ -107,7 +115,7 @@ func (wait) effect()    {}
 
 func newState(node string) state {
 	return state{
-		entries: map[types.UID]*entry{}, clearing: map[types.UID]bool{},
+		entries: map[types.UID]*entry{}, readers: map[api.Key]map[types.UID]bool{}, clearing: map[types.UID]bool{},
 		events: events{node: node, known: map[about]*event{}},
 	}
 }
@@ -118,44 +126,95 @@ func workerName(p *corev1.Pod) string {
 }
 
 // bound takes all pods of this machine; those that it does not name are gone.
-func (s *state) bound(pods []*corev1.Pod) []effect {
+func (s *state) bound(all []change) []effect {
 	var todo []effect
 	here := map[types.UID]bool{}
-	for _, p := range pods {
-		here[p.UID] = true
-		todo = append(todo, s.changed(feed.Change{Pod: p})...)
+	for _, c := range all {
+		here[c.Pod.UID] = true
+		todo = append(todo, s.changed(c)...)
 	}
 	for _, uid := range slices.Sorted(maps.Keys(s.entries)) {
 		if e := s.entries[uid]; !here[uid] && !e.gone {
-			todo = append(todo, s.changed(feed.Change{Pod: e.pod, Gone: true})...)
+			todo = append(todo, s.changed(change{Change: feed.Change{Pod: e.pod, Gone: true}})...)
 		}
 	}
 	return todo
 }
 
 // changed takes one pod as the registry has it.
-func (s *state) changed(c feed.Change) []effect {
+func (s *state) changed(c change) []effect {
 	uid := c.Pod.UID
 	e := s.entries[uid]
 	switch {
 	case e == nil && c.Gone:
 		return nil
 	case e == nil:
-		e = &entry{pod: c.Pod, worker: workerName(c.Pod), fresh: s.listed}
+		e = &entry{pod: c.Pod, sources: c.sources, worker: workerName(c.Pod), fresh: s.listed}
 		s.entries[uid] = e
+		s.refers(e)
 		return []effect{spawn{uid, e.worker}}
-	case e.gone || !c.Gone && version(c.Pod) <= version(e.pod):
+	case e.gone:
 		return nil
+	case !c.Gone && version(c.Pod) <= version(e.pod):
+		return s.sourced(uid, c.sources)
 	}
 	e.pod, e.gone = c.Pod, c.Gone
+	if !c.Gone {
+		e.sources = c.sources
+		s.refers(e) // also to what an ephemeral container brought
+	}
 	if !e.kept {
 		return nil // Keep will tell
 	}
-	todo := []effect{tell{uid, pod.Wish{Pod: c.Pod, Gone: c.Gone}}}
+	todo := []effect{tell{uid, e.wish()}}
 	if e.ended {
 		return append(todo, s.bury(uid)...)
 	}
 	return todo
+}
+
+func (e *entry) wish() pod.Wish { return pod.Wish{Pod: e.pod, Gone: e.gone, Sources: e.sources} }
+
+// refers remembers what e's pod refers to.
+func (s *state) refers(e *entry) {
+	for _, key := range api.SourcesOf(e.pod) {
+		if s.readers[key] == nil {
+			s.readers[key] = map[types.UID]bool{}
+		}
+		s.readers[key][e.pod.UID] = true
+	}
+}
+
+// forget is the end of an entry.
+func (s *state) forget(e *entry) {
+	for _, key := range api.SourcesOf(e.pod) {
+		if delete(s.readers[key], e.pod.UID); len(s.readers[key]) == 0 {
+			delete(s.readers, key)
+		}
+	}
+	delete(s.entries, e.pod.UID)
+}
+
+// readersOf are the pods here that refer to a source.
+func (s *state) readersOf(key api.Key) []*corev1.Pod {
+	var pods []*corev1.Pod
+	for _, uid := range slices.Sorted(maps.Keys(s.readers[key])) {
+		pods = append(pods, s.entries[uid].pod)
+	}
+	return pods
+}
+
+// sourced takes what a pod refers to, as it now stands.
+func (s *state) sourced(uid types.UID, sources api.Sources) []effect {
+	e := s.entries[uid]
+	if e == nil || e.gone || e.sources.Equal(sources) {
+		return nil
+	}
+	e.sources = sources
+	if !e.kept || e.pod.DeletionTimestamp != nil {
+		return nil // Keep will tell, or there is nobody left to use it
+	}
+	return []effect{tell{uid, e.wish()}}
 }
 
 func version(p *corev1.Pod) uint64 {
@@ -185,7 +244,7 @@ func (s *state) hello(uid types.UID) []effect {
 
 func (s *state) keep(e *entry, found pod.Found) []effect {
 	e.asked, e.kept = false, true
-	return []effect{tell{e.pod.UID, pod.Keep{Pod: e.pod, Gone: e.gone, Found: found}}}
+	return []effect{tell{e.pod.UID, pod.Keep{Pod: e.pod, Gone: e.gone, Found: found, Sources: e.sources}}}
 }
 
 // look looks the machine over.
@@ -372,7 +431,7 @@ func (s *state) stopped(uid types.UID) []effect {
 		return nil
 	}
 	if e.gone {
-		delete(s.entries, uid)
+		s.forget(e)
 		return nil
 	}
 	e.leaving, e.kept, e.fresh = false, false, false

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/api/command"
 	"github.com/troupe-sh/troupe/cluster/feed"
 	"github.com/troupe-sh/troupe/runtime/container"
@@ -30,7 +31,7 @@ func TestAWorkerIsNotToldOfALookThatBeganBeforeItAsked(t *testing.T) {
 	}
 	s.look()
 	s.seen(listed{})
-	s.changed(feed.Change{Pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "u1", ResourceVersion: "1"}}})
+	s.changed(change{Change: feed.Change{Pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "u1", ResourceVersion: "1"}}}})
 	if kept(s.hello("u1")) == nil {
 		t.Fatal("a new pod's worker is told nothing")
 	}
@@ -55,7 +56,7 @@ func TestWhatAFullDiskRefusedIsWrittenLater(t *testing.T) {
 	s := newState("n1")
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "u1", ResourceVersion: "1"}}
 	s.seen(listed{})
-	s.changed(feed.Change{Pod: p})
+	s.changed(change{Change: feed.Change{Pod: p}})
 	s.hello("u1")
 	s.reported(pod.Report{UID: "u1", Status: &corev1.PodStatus{Phase: corev1.PodRunning}, Number: 1})
 	s.noted(pod.Note{Pod: p, Reason: "Started", At: time.Unix(1, 0)}, "x")
@@ -74,7 +75,7 @@ func TestWhatAFullDiskRefusedIsWrittenLater(t *testing.T) {
 func TestAWorkerIsNotToldOfReportsOfItsPredecessor(t *testing.T) {
 	s := newState("n1")
 	s.seen(listed{})
-	s.changed(feed.Change{Pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "u1", ResourceVersion: "1"}}})
+	s.changed(change{Change: feed.Change{Pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "u1", ResourceVersion: "1"}}}})
 	report := func(number uint64) {
 		s.reported(pod.Report{UID: "u1", Status: &corev1.PodStatus{Phase: corev1.PodRunning}, Number: number})
 	}
@@ -108,5 +109,52 @@ func TestVolumesStayUntilItIsKnownWhoIsWanted(t *testing.T) {
 	s.seen(listed{})
 	if todo := s.volumesOf(answer); len(todo) != 1 {
 		t.Errorf("after a look: %v", todo)
+	}
+}
+
+func TestAPodHearsOfWhatItRefersTo(t *testing.T) {
+	s := newState("n1")
+	refers := func(name, uid string) *corev1.Pod {
+		return &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(uid), ResourceVersion: "1"},
+			Spec:       corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "pull"}}},
+		}
+	}
+	key := api.Key{Resource: api.Secrets, Namespace: "default", Name: "pull"}
+	version := func(v string) api.Sources {
+		return api.Sources{Secrets: map[string]*corev1.Secret{"pull": {ObjectMeta: metav1.ObjectMeta{ResourceVersion: v}}}}
+	}
+	s.seen(listed{})
+	for _, p := range []*corev1.Pod{refers("b", "u2"), refers("a", "u1")} {
+		s.changed(change{feed.Change{Pod: p}, version("1")})
+	}
+	if all := s.readersOf(key); len(all) != 2 || all[0].UID != "u1" {
+		t.Fatalf("they refer to it: %v", all)
+	}
+	if todo := s.sourced("u1", version("2")); len(todo) != 0 {
+		t.Errorf("a worker that has not asked is told %v", todo)
+	}
+	if k := s.hello("u1")[0].(tell).message.(pod.Keep); !k.Sources.Equal(version("2")) {
+		t.Errorf("it begins with %+v", k.Sources)
+	}
+	if todo := s.sourced("u1", version("2")); len(todo) != 0 {
+		t.Errorf("it has not changed: %v", todo)
+	}
+	todo := s.sourced("u1", version("3"))
+	if len(todo) != 1 || !todo[0].(tell).message.(pod.Wish).Sources.Equal(version("3")) {
+		t.Errorf("it has changed: %v", todo)
+	}
+	// Listed anew, the pod is as it was, and the Secret is not.
+	if todo := s.bound([]change{{feed.Change{Pod: refers("a", "u1")}, version("4")}}); len(todo) != 1 || !todo[0].(tell).message.(pod.Wish).Sources.Equal(version("4")) {
+		t.Errorf("after a list: %v", todo)
+	}
+	s.changed(change{Change: feed.Change{Pod: refers("a", "u1"), Gone: true}})
+	s.ended("u1")
+	if s.stopped("u1"); len(s.readersOf(key)) != 0 && s.readersOf(key)[0].UID == "u1" {
+		t.Error("it is gone, and is told still")
+	}
+	s.stopped("u2") // which the list did not name
+	if len(s.readers) != 0 {
+		t.Errorf("remembered for ever: %v", s.readers)
 	}
 }

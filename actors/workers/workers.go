@@ -15,11 +15,13 @@ import (
 	"log/slog"
 
 	"github.com/asynkron/protoactor-go/actor"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/actors/supervise"
 	"github.com/troupe-sh/troupe/actors/writer"
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/api/command"
 	"github.com/troupe-sh/troupe/cluster/feed"
 	"github.com/troupe-sh/troupe/cluster/journal"
@@ -166,7 +168,27 @@ func (w *workers) follow(ctx actor.Context) {
 	m := new(mark)
 	w.mark = m
 	w.cursor = w.config.Feed.Watch(seq, func() { root.Send(self, woken{m}) })
-	w.apply(ctx, w.state.bound(pods))
+	all := make([]change, 0, len(pods))
+	for _, p := range pods {
+		all = append(all, w.change(feed.Change{Pod: p}))
+	}
+	w.apply(ctx, w.state.bound(all))
+}
+
+// change is c with what its pod refers to.
+func (w *workers) change(c feed.Change) change {
+	if c.Gone {
+		return change{Change: c}
+	}
+	return change{c, w.sources(c.Pod)}
+}
+
+func (w *workers) sources(p *corev1.Pod) api.Sources {
+	s, err := w.config.Feed.Sources(p)
+	if err != nil {
+		panic(fmt.Errorf("read what pod %s/%s refers to: %w", p.Namespace, p.Name, err))
+	}
+	return s
 }
 
 const pullMax = 256
@@ -185,7 +207,11 @@ func (w *workers) pull(ctx actor.Context) {
 		}
 		for _, c := range changes {
 			if c.Pod != nil {
-				w.apply(ctx, w.state.changed(c))
+				w.apply(ctx, w.state.changed(w.change(c)))
+				continue
+			}
+			for _, p := range w.state.readersOf(c.Source) {
+				w.apply(ctx, w.state.sourced(p.UID, w.sources(p)))
 			}
 		}
 	}

@@ -152,8 +152,9 @@ func (a *agent) startMachine(ctx context.Context, runtime *ctrd.Runtime) error {
 	if err != nil {
 		return err
 	}
+	_, allocatable := facts.Capacity()
 	m := pod.Machine{
-		Name: a.options.Name, Addrs: machine.Addrs, Memory: facts.Memory, LogDir: poddir.LogDir(a.options.DataDir), DNS: dns,
+		Name: a.options.Name, Addrs: machine.Addrs, Memory: facts.Memory, Allocatable: allocatable, LogDir: poddir.LogDir(a.options.DataDir), DNS: dns,
 	}
 	disk := poddir.New(a.options.DataDir, a.log)
 	registry := a.system.NewLocalPID(actors.RegistryPath)

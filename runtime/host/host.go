@@ -19,6 +19,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/troupe-sh/troupe/runtime/cgroup"
 )
@@ -46,6 +48,25 @@ type Usage struct {
 	CPU    time.Duration
 	Memory int64 // working set, bytes
 	At     time.Time
+}
+
+// What is kept free of pods, as Kubernetes' agent does.
+const (
+	MemoryReserved  = 100 << 20 // bytes
+	StorageReserved = 10        // per cent
+)
+
+// Capacity is what the machine has, and what of it pods can have.
+func (f Facts) Capacity() (all, allocatable corev1.ResourceList) {
+	all = corev1.ResourceList{
+		corev1.ResourceCPU:              *resource.NewQuantity(f.CPUs, resource.DecimalSI),
+		corev1.ResourceMemory:           *resource.NewQuantity(f.Memory, resource.BinarySI),
+		corev1.ResourceEphemeralStorage: *resource.NewQuantity(f.Storage, resource.BinarySI),
+	}
+	allocatable = all.DeepCopy()
+	allocatable[corev1.ResourceMemory] = *resource.NewQuantity(max(f.Memory-MemoryReserved, 0), resource.BinarySI)
+	allocatable[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(f.Storage/100*(100-StorageReserved), resource.BinarySI)
+	return all, allocatable
 }
 
 // Host reads them.

@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
 
@@ -31,7 +30,7 @@ func TestAnEnvironmentSpeaksOfItsPod(t *testing.T) {
 	}
 	m := pod.Machine{Name: "n1", Addrs: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.1")} }}
 	addr := netip.MustParseAddr("10.244.0.7")
-	spec, err := pod.ContainerSpec(p, &p.Spec.Containers[0], m, addr, 0, container.Image{}, nil)
+	spec, err := pod.ContainerSpec(p, &p.Spec.Containers[0], pod.Setting{Machine: m, Addr: addr}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,10 +45,10 @@ func TestAnEnvironmentSpeaksOfItsPod(t *testing.T) {
 	}
 
 	p.Spec.HostNetwork = true
-	if spec, err = pod.ContainerSpec(p, &p.Spec.Containers[0], m, netip.Addr{}, 0, container.Image{}, nil); err != nil || spec.Args[0] != "192.0.2.1" {
+	if spec, err = pod.ContainerSpec(p, &p.Spec.Containers[0], pod.Setting{Machine: m}, 0); err != nil || spec.Args[0] != "192.0.2.1" {
 		t.Errorf("in the host's network: %v, %v", spec.Args, err)
 	}
-	if _, err = pod.ContainerSpec(p, &p.Spec.Containers[0], pod.Machine{Name: "n1"}, netip.Addr{}, 0, container.Image{}, nil); err == nil {
+	if _, err = pod.ContainerSpec(p, &p.Spec.Containers[0], pod.Setting{Machine: pod.Machine{Name: "n1"}}, 0); err == nil {
 		t.Error("a machine without an address: no error")
 	}
 }

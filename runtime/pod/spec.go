@@ -11,11 +11,10 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/kubernetes/pkg/apis/core/pods"
-	"k8s.io/kubernetes/pkg/fieldpath"
 	"k8s.io/kubernetes/pkg/securitycontext"
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 )
 
@@ -147,20 +146,29 @@ func union(a, b []string) []string {
 	return a
 }
 
-// ContainerSpec is one container of a pod that has the address addr, made for
-// the runtime. The error is what Kubernetes calls a CreateContainerConfigError.
-func ContainerSpec(p *corev1.Pod, c *corev1.Container, m Machine, addr netip.Addr, attempt uint32, image container.Image, mounts []container.Mount) (container.Spec, error) {
-	security, err := confinement(p, c, image)
+// Setting is what a container of a pod is made in.
+type Setting struct {
+	Machine Machine
+	Addr    netip.Addr  // of the pod
+	Sources api.Sources // what the pod refers to
+	Image   container.Image
+	Mounts  []container.Mount
+}
+
+// ContainerSpec is one container of a pod, made for the runtime. The error is
+// what Kubernetes calls a CreateContainerConfigError.
+func ContainerSpec(p *corev1.Pod, c *corev1.Container, in Setting, attempt uint32) (container.Spec, error) {
+	security, err := confinement(p, c, in.Image)
 	if err != nil {
 		return container.Spec{}, err
 	}
-	env, values, err := environment(p, c, m, addr)
+	env, values, err := Environment(p, c, in)
 	if err != nil {
 		return container.Spec{}, err
 	}
-	expand := func(in []string) []string {
+	expand := func(all []string) []string {
 		var out []string
-		for _, s := range in {
+		for _, s := range all {
 			out = append(out, expansion.Expand(s, expansion.MappingFuncFor(values)))
 		}
 		return out
@@ -176,12 +184,12 @@ func ContainerSpec(p *corev1.Pod, c *corev1.Container, m Machine, addr netip.Add
 		Args:                   expand(c.Args),
 		WorkingDir:             c.WorkingDir,
 		Env:                    env,
-		Mounts:                 mounts,
-		Resources:              containerResources(p, c, m),
+		Mounts:                 in.Mounts,
+		Resources:              containerResources(p, c, in.Machine),
 		Stdin:                  c.Stdin,
 		StdinOnce:              c.StdinOnce,
 		TTY:                    c.TTY,
-		LogPath:                LogPath(p, c.Name, m, attempt),
+		LogPath:                LogPath(p, c.Name, in.Machine, attempt),
 		Hash:                   Hash(c),
 		Security:               security,
 		TerminationMessagePath: c.TerminationMessagePath,
@@ -203,61 +211,6 @@ func Hash(c *corev1.Container) string {
 	h := fnv.New32a()
 	h.Write(b)
 	return strconv.FormatUint(uint64(h.Sum32()), 16)
-}
-
-// environment is a container's environment, and the same by name.
-func environment(p *corev1.Pod, c *corev1.Container, m Machine, addr netip.Addr) ([]string, map[string]string, error) {
-	values := map[string]string{}
-	host := hostname(p)
-	if p.Spec.HostNetwork {
-		host = m.Name
-	}
-	env := []string{"HOSTNAME=" + host}
-	for _, e := range c.Env {
-		v := expansion.Expand(e.Value, expansion.MappingFuncFor(values))
-		if from := e.ValueFrom; from != nil {
-			if from.FieldRef == nil {
-				continue // the API warned of it: it comes with configuration and secrets
-			}
-			var err error
-			if v, err = Field(p, from.FieldRef, m, addr); err != nil {
-				return nil, nil, fmt.Errorf("environment variable %s: %w", e.Name, err)
-			}
-		}
-		values[e.Name] = v
-		env = append(env, e.Name+"="+v)
-	}
-	return env, values, nil
-}
-
-// Field is what a pod's environment may say of the pod itself, which has the
-// address addr on machine m.
-func Field(p *corev1.Pod, f *corev1.ObjectFieldSelector, m Machine, addr netip.Addr) (string, error) {
-	name, _, err := pods.ConvertDownwardAPIFieldLabel(f.APIVersion, f.FieldPath, "")
-	if err != nil {
-		return "", err
-	}
-	switch name {
-	case "spec.nodeName":
-		return p.Spec.NodeName, nil
-	case "spec.serviceAccountName":
-		return p.Spec.ServiceAccountName, nil
-	case "status.hostIP", "status.hostIPs":
-		addrs := m.addrs()
-		if len(addrs) == 0 {
-			return "", fmt.Errorf("%s: machine %s has no address of its own", name, m.Name)
-		}
-		return addrs[0].String(), nil
-	case "status.podIP", "status.podIPs":
-		if p.Spec.HostNetwork {
-			return Field(p, &corev1.ObjectFieldSelector{APIVersion: f.APIVersion, FieldPath: "status.hostIP"}, m, addr)
-		}
-		if !addr.IsValid() {
-			return "", fmt.Errorf("%s: the pod has no address yet", name)
-		}
-		return addr.String(), nil
-	}
-	return fieldpath.ExtractFieldPathAsString(p, name)
 }
 
 // confinement is a container's security context with its pod's.

@@ -173,7 +173,7 @@ func TestSecurity(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := of("", "a")
 			p.Spec.SecurityContext, p.Spec.Containers[0].SecurityContext = c.pod, c.own
-			spec, err := ContainerSpec(p, &p.Spec.Containers[0], Machine{}, netip.Addr{}, 0, container.Image{User: c.image}, nil)
+			spec, err := ContainerSpec(p, &p.Spec.Containers[0], Setting{Image: container.Image{User: c.image}}, 0)
 			if fmt.Sprint(err) != c.err && (err != nil || c.err != "") {
 				t.Fatalf("error %v, want %q", err, c.err)
 			}

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 )
 
@@ -28,16 +29,18 @@ type (
 
 	// Keep gives a pod's worker the pod and what is there of it already.
 	Keep struct {
-		Pod   *corev1.Pod
-		Gone  bool // the registry has no such pod any more: see Wish
-		Found Found
+		Pod     *corev1.Pod
+		Gone    bool // the registry has no such pod any more: see Wish
+		Found   Found
+		Sources api.Sources
 	}
 
-	// Wish is the pod as the registry now has it. Gone: it has none any more;
-	// what is left of it here has to end at once.
+	// Wish is the pod as the registry now has it, with what it refers to. Gone:
+	// it has none any more; what is left of it here has to end at once.
 	Wish struct {
-		Pod  *corev1.Pod
-		Gone bool
+		Pod     *corev1.Pod
+		Gone    bool
+		Sources api.Sources
 	}
 
 	// Look is what the machine was seen to hold of the pod. It may be old when
@@ -74,14 +77,18 @@ type (
 type (
 	// Run gives a container's worker what to run and what is there already.
 	Run struct {
-		Pod   *corev1.Pod
-		Name  string
-		Found []container.Container   // of this name
-		Old   *corev1.ContainerStatus // as the registry has it
+		Pod     *corev1.Pod
+		Name    string
+		Found   []container.Container   // of this name
+		Old     *corev1.ContainerStatus // as the registry has it
+		Sources api.Sources
 	}
 
-	// Revise is a changed pod.
-	Revise struct{ Pod *corev1.Pod }
+	// Revise is a changed pod, or what it refers to has changed.
+	Revise struct {
+		Pod     *corev1.Pod
+		Sources api.Sources
+	}
 
 	// Enter says that the sandbox is there and volumes are mounted: containers
 	// may be made. Its number is higher than that of any Enter or Leave before.
@@ -138,8 +145,12 @@ type (
 
 // With the actor volumes.
 type (
-	// Mount asks for a pod's volumes. The reply is Mounted.
-	Mount struct{ Pod *corev1.Pod }
+	// Mount asks for a pod's volumes; again, for files that are as its sources
+	// now are. The reply is Mounted.
+	Mount struct {
+		Pod     *corev1.Pod
+		Sources api.Sources
+	}
 
 	// Mounted answers Mount: the mounts of each container by its name.
 	Mounted struct {

@@ -1,8 +1,10 @@
-// Package volume sets up what pods mount: emptyDir, on disk and in memory, and
-// hostPath. Everything it makes stands under DATA/pods/UID, so that it is found
-// again by whoever comes after a crash:
+// Package volume sets up what pods mount: emptyDir, on disk and in memory,
+// hostPath, and files made of ConfigMaps, Secrets and what the pod says of
+// itself, which Kubernetes' AtomicWriter writes and replaces. Everything it
+// makes stands under DATA/pods/UID, so that it is found again by whoever comes
+// after a crash:
 //
-//	volumes/kubernetes.io~empty-dir/NAME   the volume
+//	volumes/PLUGIN/NAME                    the volume: kubernetes.io~empty-dir, kubernetes.io~secret …
 //	plugins/kubernetes.io~empty-dir/NAME   a file "ready", once it was given its rights
 //	volume-subpaths/NAME/CONTAINER/N       what the Nth mount's subPath leads to, bound there
 package volume
@@ -25,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
@@ -56,23 +59,28 @@ var ours = []string{volumesDir, pluginsDir, subpathsDir}
 
 // Setup makes what p's volumes need, where it is not there yet, and returns
 // the mounts of each container by its name. What a container has changed of
-// its volumes stays.
-func (v *Volumes) Setup(ctx context.Context, p *corev1.Pod) (map[string][]container.Mount, error) {
+// its volumes stays; files that are made of s become what s now says. The error
+// joins those of all volumes: one does not keep another from being set up.
+func (v *Volumes) Setup(ctx context.Context, p *corev1.Pod, s api.Sources) (map[string][]container.Mount, error) {
 	paths := map[string]string{}
+	var errs []error
 	for _, vol := range p.Spec.Volumes {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		path, err := v.setup(p, vol)
+		path, err := v.setup(p, vol, s)
 		if err != nil {
-			return nil, fmt.Errorf("volume %q of pod %s/%s: %w", vol.Name, p.Namespace, p.Name, err)
+			errs = append(errs, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", vol.Name, err))
 		}
 		paths[vol.Name] = path
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
 	}
 	mounts := map[string][]container.Mount{}
 	for _, c := range containers(p) {
 		for i, m := range c.VolumeMounts {
-			mount, err := v.mount(p, c, i, paths)
+			mount, err := v.mount(p, c, i, paths, s)
 			if err != nil {
 				return nil, fmt.Errorf("mount %s of container %q of pod %s/%s: %w", m.MountPath, c.Name, p.Namespace, p.Name, err)
 			}
@@ -91,7 +99,7 @@ func containers(p *corev1.Pod) []corev1.Container {
 }
 
 // setup makes one volume and says where it is.
-func (v *Volumes) setup(p *corev1.Pod, vol corev1.Volume) (string, error) {
+func (v *Volumes) setup(p *corev1.Pod, vol corev1.Volume, s api.Sources) (string, error) {
 	switch {
 	case vol.EmptyDir != nil:
 		path := filepath.Join(v.dir, string(p.UID), volumesDir, emptyDirPlugin, vol.Name)
@@ -100,8 +108,15 @@ func (v *Volumes) setup(p *corev1.Pod, vol corev1.Volume) (string, error) {
 		return vol.HostPath.Path, hostPath(vol.HostPath)
 	case vol.VolumeSource == corev1.VolumeSource{}:
 		return "", errors.New("no kind of volume is given")
+	case plugin(vol) == "":
+		return "", fmt.Errorf("this kind of volume is %w; emptyDir, hostPath, configMap, secret, downwardAPI and projected are", ErrUnsupported)
 	}
-	return "", fmt.Errorf("this kind of volume is %w; emptyDir and hostPath are", ErrUnsupported)
+	files, err := Files(p, vol, s, v.machine)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(v.dir, string(p.UID), volumesDir, plugin(vol), vol.Name)
+	return path, v.write(p, vol, path, files)
 }
 
 // emptyDir makes a directory that the pod's containers may all write to. It
@@ -234,13 +249,17 @@ func hostPath(h *corev1.HostPathVolumeSource) error {
 }
 
 // mount is the ith of container c.
-func (v *Volumes) mount(p *corev1.Pod, c corev1.Container, i int, paths map[string]string) (container.Mount, error) {
+func (v *Volumes) mount(p *corev1.Pod, c corev1.Container, i int, paths map[string]string, s api.Sources) (container.Mount, error) {
 	m := c.VolumeMounts[i]
 	out := container.Mount{ContainerPath: filepath.Join("/", m.MountPath), ReadOnly: m.ReadOnly}
 	var ok bool
 	if out.HostPath, ok = paths[m.Name]; !ok {
 		return out, fmt.Errorf("the pod has no volume %q", m.Name)
 	}
+	// Files that follow their sources are nobody else's to change.
+	out.ReadOnly = out.ReadOnly || slices.ContainsFunc(p.Spec.Volumes, func(vol corev1.Volume) bool {
+		return vol.Name == m.Name && plugin(vol) != ""
+	})
 	if m.RecursiveReadOnly != nil && *m.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled {
 		return out, fmt.Errorf("recursiveReadOnly: Enabled is %w", ErrUnsupported)
 	}
@@ -253,7 +272,7 @@ func (v *Volumes) mount(p *corev1.Pod, c corev1.Container, i int, paths map[stri
 	default:
 		return out, fmt.Errorf("invalid mountPropagation %q", *mode)
 	}
-	sub, err := v.subPath(p, c, m)
+	sub, err := v.subPath(p, c, m, s)
 	if err != nil || sub == "" {
 		return out, err
 	}
@@ -266,10 +285,12 @@ func (v *Volumes) mount(p *corev1.Pod, c corev1.Container, i int, paths map[stri
 }
 
 // subPath is the part of the volume that m wants; empty: all of it.
-func (v *Volumes) subPath(p *corev1.Pod, c corev1.Container, m corev1.VolumeMount) (string, error) {
+func (v *Volumes) subPath(p *corev1.Pod, c corev1.Container, m corev1.VolumeMount, s api.Sources) (string, error) {
 	sub := m.SubPath
 	if m.SubPathExpr != "" {
-		env, failed := v.environment(p, c)
+		// The pod's address is known once its status has it.
+		addr, _ := netip.ParseAddr(p.Status.PodIP)
+		_, env, failed := pod.Environment(p, &c, pod.Setting{Machine: v.machine, Addr: addr, Sources: s})
 		var missing []string
 		sub = expansion.Expand(m.SubPathExpr, func(name string) string {
 			value, ok := env[name]
@@ -292,29 +313,6 @@ func (v *Volumes) subPath(p *corev1.Pod, c corev1.Container, m corev1.VolumeMoun
 		return "", nil
 	}
 	return sub, nil
-}
-
-// environment is what a subPathExpr can be made of: values that are given, and
-// what the pod says of itself. Its address is known once its status has it.
-func (v *Volumes) environment(p *corev1.Pod, c corev1.Container) (map[string]string, error) {
-	addr, _ := netip.ParseAddr(p.Status.PodIP)
-	env := map[string]string{}
-	var failed error
-	for _, e := range c.Env {
-		if e.ValueFrom == nil {
-			env[e.Name] = expansion.Expand(e.Value, expansion.MappingFuncFor(env))
-			continue
-		}
-		if f := e.ValueFrom.FieldRef; f != nil {
-			value, err := pod.Field(p, f, v.machine, addr)
-			if err != nil {
-				failed = errors.Join(failed, fmt.Errorf("environment variable %s: %w", e.Name, err))
-				continue
-			}
-			env[e.Name] = value
-		}
-	}
-	return env, failed
 }
 
 // Teardown unmounts and removes what was set up for a pod. Unknown pods are no

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
@@ -60,7 +61,7 @@ func host(name, path string, kind corev1.HostPathType) corev1.Volume {
 
 func setup(t *testing.T, v *Volumes, p *corev1.Pod) []container.Mount {
 	t.Helper()
-	m, err := v.Setup(t.Context(), p)
+	m, err := v.Setup(t.Context(), p, api.Sources{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +91,7 @@ func TestEmptyDir(t *testing.T) {
 	group := int64(4711)
 	p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &group}
 	p.Spec.InitContainers = []corev1.Container{{Name: "i", VolumeMounts: p.Spec.Containers[0].VolumeMounts[:1]}}
-	mounts, err := v.Setup(t.Context(), p)
+	mounts, err := v.Setup(t.Context(), p, api.Sources{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +243,7 @@ func TestHostPath(t *testing.T) {
 		{"/dev/null", corev1.HostPathBlockDev, "is not a block device"},
 		{at("file"), "Other", "Other is an invalid volume type"},
 	} {
-		_, err := v.Setup(t.Context(), aPod([]corev1.Volume{host("h", c.path, c.kind)}))
+		_, err := v.Setup(t.Context(), aPod([]corev1.Volume{host("h", c.path, c.kind)}), api.Sources{})
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasSuffix(err.Error(), c.want)) {
 			t.Errorf("%s as %q: %v, want %q", c.path, c.kind, err, c.want)
 		}
@@ -263,17 +264,17 @@ func TestWhatCannotBe(t *testing.T) {
 	bad, enabled := corev1.MountPropagationMode("Some"), corev1.RecursiveReadOnlyEnabled
 	disk := []corev1.Volume{empty("d", corev1.EmptyDirVolumeSource{})}
 	for want, p := range map[string]*corev1.Pod{
-		"this kind of volume is not supported; emptyDir and hostPath are": aPod([]corev1.Volume{{Name: "s", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{}}}}),
-		"no kind of volume is given":                                      aPod([]corev1.Volume{{Name: "s"}}),
-		`medium "HugePages" is not supported`:                             aPod([]corev1.Volume{empty("h", corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumHugePages})}),
-		`mount /x of container "c" of pod ns/p: the pod has`:              aPod(nil, corev1.VolumeMount{Name: "d", MountPath: "/x"}),
-		`invalid mountPropagation "Some"`:                                 aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", MountPropagation: &bad}),
-		"recursiveReadOnly: Enabled is not supported":                     aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", RecursiveReadOnly: &enabled}),
-		`must not contain ".."`:                                           aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPath: "a/../b"}),
-		"must not be an absolute path":                                    aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPath: "/a"}),
-		"no value for NONE":                                               aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPathExpr: "$(NONE)"}),
+		"this kind of volume is not supported; emptyDir, hostPath,": aPod([]corev1.Volume{{Name: "s", VolumeSource: corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}}}),
+		"no kind of volume is given":                                aPod([]corev1.Volume{{Name: "s"}}),
+		`medium "HugePages" is not supported`:                       aPod([]corev1.Volume{empty("h", corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumHugePages})}),
+		`mount /x of container "c" of pod ns/p: the pod has`:        aPod(nil, corev1.VolumeMount{Name: "d", MountPath: "/x"}),
+		`invalid mountPropagation "Some"`:                           aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", MountPropagation: &bad}),
+		"recursiveReadOnly: Enabled is not supported":               aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", RecursiveReadOnly: &enabled}),
+		`must not contain ".."`:                                     aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPath: "a/../b"}),
+		"must not be an absolute path":                              aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPath: "/a"}),
+		"no value for NONE":                                         aPod(disk, corev1.VolumeMount{Name: "d", MountPath: "/x", SubPathExpr: "$(NONE)"}),
 	} {
-		if _, err := v.Setup(t.Context(), p); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := v.Setup(t.Context(), p, api.Sources{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
@@ -299,7 +300,7 @@ func TestASubPathOfWhatThePodSaysOfItself(t *testing.T) {
 			Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: field}},
 		})
 	}
-	if _, err := v.Setup(t.Context(), p); err == nil || !strings.Contains(err.Error(), "no value for IP") || !strings.Contains(err.Error(), "no address yet") {
+	if _, err := v.Setup(t.Context(), p, api.Sources{}); err == nil || !strings.Contains(err.Error(), "no value for IP") || !strings.Contains(err.Error(), "no address yet") {
 		t.Errorf("before it has an address: %v", err)
 	}
 	p.Status.PodIP = "10.0.0.7"
@@ -397,7 +398,7 @@ func TestSubPathStaysInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, sub := range []string{"absolute", "absolute/new", "up", "up/new/er", "in/deep", "inner/deep/x", "loop", "dangling", "dangling/x"} {
-		_, err := v.Setup(t.Context(), aPod([]corev1.Volume{host("h", real, "")}, corev1.VolumeMount{Name: "h", MountPath: "/x", SubPath: sub}))
+		_, err := v.Setup(t.Context(), aPod([]corev1.Volume{host("h", real, "")}, corev1.VolumeMount{Name: "h", MountPath: "/x", SubPath: sub}), api.Sources{})
 		if err == nil || !strings.HasPrefix(err.Error(), `mount /x of container "c" of pod ns/p: subPath "`+sub+`" of volume "h": `) {
 			t.Errorf("%s: %v", sub, err)
 		}

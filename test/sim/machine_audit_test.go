@@ -494,7 +494,7 @@ func (a *auditor) podUnsettled(p *corev1.Pod, box container.Sandbox, boxed bool,
 	case p.Spec.NodeName == "":
 		return fmt.Errorf("it is not placed")
 	case terminal(p):
-		if boxed || len(all) > 0 || a.m.volumes.have[p.UID] {
+		if boxed || len(all) > 0 || a.m.volumes.have[p.UID] != nil {
 			return fmt.Errorf("it has ended, and %d containers are left", len(all))
 		}
 		return nil

@@ -130,7 +130,7 @@ func (d *devil) foreign() {
 	case 2:
 		d.w.Note("devil: files and volumes of %s", owner.UID)
 		d.m.disk.log(types.UID(owner.UID), "/logs/"+owner.UID)
-		d.m.volumes.have[types.UID(owner.UID)] = true
+		d.m.volumes.have[types.UID(owner.UID)] = map[string]string{}
 		return
 	}
 	if name == "c" {

@@ -13,12 +13,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/container/fake"
 	"github.com/troupe-sh/troupe/runtime/host"
+	"github.com/troupe-sh/troupe/runtime/pod"
+	"github.com/troupe-sh/troupe/runtime/volume"
 )
 
 var hostAddr = netip.MustParseAddr("192.0.2.1")
+
+// thisMachine is what the rules know of it.
+var thisMachine = pod.Machine{Name: nodeName, Addrs: func() []netip.Addr { return []netip.Addr{hostAddr} }, Memory: 16 << 30, LogDir: "/logs"}
 
 // images are what the machine has, by what their containers do.
 var images = map[string]fake.Behaviour{
@@ -294,17 +300,27 @@ func (d *memoryDisk) TerminationMessage(_ context.Context, c container.Container
 // memoryVolumes is a volumes.Port in memory.
 type memoryVolumes struct {
 	m    *machine
-	have map[types.UID]bool
+	have map[types.UID]map[string]string // volume/path → what the file says
 }
 
 func newMemoryVolumes(m *machine) *memoryVolumes {
-	return &memoryVolumes{m: m, have: map[types.UID]bool{}}
+	return &memoryVolumes{m: m, have: map[types.UID]map[string]string{}}
 }
 
 // Setup implements volumes.Port.
-func (v *memoryVolumes) Setup(_ context.Context, p *corev1.Pod) (mounts map[string][]container.Mount, err error) {
+func (v *memoryVolumes) Setup(_ context.Context, p *corev1.Pod, s api.Sources) (mounts map[string][]container.Mount, err error) {
 	err = v.m.call("set up volumes "+string(p.UID), v.m.runtimeLife, func() error {
-		v.have[p.UID] = true
+		files := map[string]string{}
+		for _, vol := range p.Spec.Volumes {
+			payload, err := volume.Files(p, vol, s, thisMachine)
+			if err != nil {
+				return err
+			}
+			for path, f := range payload {
+				files[vol.Name+"/"+path] = string(f.Data)
+			}
+		}
+		v.have[p.UID] = files
 		mounts = map[string][]container.Mount{}
 		for _, c := range p.Spec.Containers {
 			mounts[c.Name] = []container.Mount{{HostPath: "/pods/" + string(p.UID), ContainerPath: "/data"}}

@@ -17,7 +17,6 @@ import (
 	"github.com/troupe-sh/troupe/cluster/journal"
 	"github.com/troupe-sh/troupe/cluster/journal/model"
 	"github.com/troupe-sh/troupe/runtime/container/fake"
-	"github.com/troupe-sh/troupe/runtime/pod"
 )
 
 // TestMachine is one whole machine: both trees on the journal's model and the
@@ -162,7 +161,7 @@ func (m *machine) startNode() {
 		System: system, Node: nodeName, Feed: feed.FromHub(m.journal.Hub(), nodeName),
 		Registry: func() *actor.PID { return system.NewLocalPID(actors.RegistryPath) },
 		Runtime:  newPortal(m), Volumes: m.volumes, Disk: m.disk, Host: facts{m},
-		Machine:     pod.Machine{Name: nodeName, Addrs: func() []netip.Addr { return []netip.Addr{hostAddr} }, Memory: 16 << 30, LogDir: "/logs"},
+		Machine:     thisMachine,
 		ClusterCIDR: netip.MustParsePrefix(podRange), Version: "v1.36.3+troupe", Backoff: 500 * time.Millisecond,
 		Kernel: m.host.Kernel(), Log: m.log,
 	}))
