@@ -1,5 +1,5 @@
 // Troupe-keeper writes the logs of containers, and goes on doing so while the
-// agent is away. The agent starts it; nobody else has to.
+// agent is away, which it starts again. The agent starts it; nobody else has to.
 //
 //	troupe-keeper --run-dir DIR   keeps logs
 //	troupe-keeper init            is process 1 of a pod that shares its process namespace

@@ -137,12 +137,33 @@ func sameNetwork(d place.Dirs) error {
 
 // stopAgent ends the agent in order, and with SIGKILL if it does not obey. It
 // says whether one ran.
-func stopAgent(ctx context.Context, d place.Dirs) (bool, error) {
-	pid, err := d.PID()
-	if err != nil || pid == 0 {
-		return false, err
+func stopAgent(ctx context.Context, d place.Dirs) (stopped bool, err error) {
+	for deadline := time.Now().Add(stopWait); ; {
+		pid, err := d.PID()
+		if err != nil {
+			return stopped, err
+		}
+		// Without this file the keeper starts no agent in place of one that ended.
+		if err := os.Remove(d.PIDFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return stopped, err
+		}
+		if pid != 0 {
+			if err := end(ctx, []int{pid}, place.IsAgent); err != nil {
+				return true, err
+			}
+			stopped = true
+			continue
+		}
+		taken, err := d.Taken()
+		if err != nil || !taken || time.Now().After(deadline) {
+			return stopped, err // what still comes up is ended with the rest of the agent's processes
+		}
+		select { // the keeper has just started one again
+		case <-ctx.Done():
+			return stopped, ctx.Err()
+		case <-time.After(pollInterval):
+		}
 	}
-	return true, end(ctx, []int{pid}, place.IsAgent)
 }
 
 // end stops processes with SIGTERM, those that do not obey with SIGKILL.

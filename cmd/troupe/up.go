@@ -78,7 +78,7 @@ func socketOf(cmd *cobra.Command, a *agent, d place.Dirs) string {
 }
 
 func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
-	var detach bool
+	var detach, restart bool
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -87,7 +87,8 @@ func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
 			Start the agent on this machine: trouped, found beside this command or on the PATH.
 
 			It runs in the foreground, or with --detach in the background; the command then waits
-			until the node is Ready. Several agents run on one machine with directories, sockets
+			until the node is Ready. An agent in the background that crashes or is killed is
+			started again by the keeper, which outlives it. Several agents run on one machine with directories, sockets
 			and names of their own, each in a network namespace of its own.`),
 		Example: templates.Examples(`
 			# In the background
@@ -99,6 +100,7 @@ func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
 	}
 	f := addAgentFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&detach, "detach", false, "Run the agent in the background")
+	cmd.Flags().BoolVar(&restart, "restart", true, "With --detach: start the agent again when it ends without \"troupe down\"")
 	cmd.Flags().DurationVar(&wait, "wait", time.Minute, "How long to wait with --detach until the node is Ready")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if f.dirs, err = f.dirs.Resolve(); err != nil {
@@ -111,7 +113,7 @@ func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
 		}
 		ctx, cancel := context.WithTimeoutCause(cmd.Context(), wait, fmt.Errorf("its node is not Ready after %s", wait))
 		defer cancel()
-		if pid, err := f.dirs.PID(); err != nil {
+		if pid, err := runningAgent(ctx, f.dirs); err != nil {
 			return err
 		} else if pid != 0 && detach {
 			node, err := waitReady(ctx, a)
@@ -127,9 +129,31 @@ func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
 		if !detach {
 			return fmt.Errorf("run %s: %w", trouped, syscall.Exec(trouped, args, os.Environ()))
 		}
+		if restart {
+			args = append(args, "--restart")
+		}
 		return startDetached(ctx, a, f.dirs, args, streams.Out)
 	}
 	return cmd
+}
+
+// runningAgent is the agent's process id, 0 if none runs. One that is coming up,
+// because the keeper has started it again, is waited for.
+func runningAgent(ctx context.Context, d place.Dirs) (int, error) {
+	for {
+		pid, err := d.PID()
+		if pid != 0 || err != nil {
+			return pid, err
+		}
+		if taken, err := d.Taken(); err != nil || !taken {
+			return 0, err
+		}
+		select {
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case <-time.After(pollInterval):
+		}
+	}
 }
 
 // findAgent is the path of trouped: beside this command, or on the PATH.

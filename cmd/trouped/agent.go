@@ -31,7 +31,6 @@ import (
 	"github.com/troupe-sh/troupe/cluster/journal/raftlog"
 	"github.com/troupe-sh/troupe/cluster/journal/seal"
 	"github.com/troupe-sh/troupe/cmd/internal/build"
-	"github.com/troupe-sh/troupe/cmd/internal/place"
 	"github.com/troupe-sh/troupe/gateway"
 	ownverbs "github.com/troupe-sh/troupe/gateway/agent"
 	"github.com/troupe-sh/troupe/gateway/objects"
@@ -75,7 +74,7 @@ func run(ctx context.Context, o *options) (err error) {
 			return err
 		}
 	}
-	unlock, err := lock(o.dirs())
+	unlock, err := o.dirs().Lock()
 	if err != nil {
 		return err
 	}
@@ -121,29 +120,18 @@ func run(ctx context.Context, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer forget()
+	if err := a.guard(ctx, keep); err != nil {
+		return err
+	}
 	log.Info("agent is up", "version", build.Version(), "socket", o.Socket)
 	select {
 	case <-ctx.Done():
 		log.Info("agent stops")
+		forget() // nobody starts it again
 		return nil
 	case err := <-a.fell:
 		return err
 	}
-}
-
-// lock makes sure that no other agent has the same data directory.
-func lock(d place.Dirs) (func(), error) {
-	path := filepath.Join(d.Data, "lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("another agent runs on the data directory %s: stop it with \"troupe down\", or give this one another with --data-dir", d.Data)
-	}
-	return func() { f.Close() }, nil
 }
 
 func (a *agent) openJournal() (err error) {
@@ -159,6 +147,27 @@ func (a *agent) openJournal() (err error) {
 	}
 	a.journal, err = raftlog.Open(raftlog.Options{Dir: dir, Log: a.log, Decode: a.sealer.Decoder(api.Decode)})
 	return err
+}
+
+// guard asks the keeper to start this agent again when it ends without having
+// been told to, if that is wished.
+func (a *agent) guard(ctx context.Context, keep *keeper.Client) error {
+	if !a.options.Restart {
+		return nil
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	d := a.options.dirs()
+	return keep.Guard(ctx, keeper.Agent{
+		PID: os.Getpid(), Args: append([]string{program}, os.Args[1:]...), Dir: dir, Env: os.Environ(),
+		Output: d.Log(), PIDFile: d.PIDFile(),
+	})
 }
 
 // mayMakeKey refuses to go on with a new key where a journal was sealed with

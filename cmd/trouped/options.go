@@ -32,6 +32,7 @@ type options struct {
 	PodCIDR             string       `json:"podCIDR,omitempty"`
 	LogLevel            string       `json:"logLevel,omitempty"`
 	RestartBackoff      metaDuration `json:"restartBackoff,omitempty"`
+	Restart             bool         `json:"-"` // by the keeper, when the agent ends without having been told to
 
 	pods  netip.Prefix
 	level slog.Level
@@ -88,6 +89,7 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.PodCIDR, "pod-cidr", o.PodCIDR, "The addresses of all pods of the cluster; each machine gets a /24 of it")
 	flags.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
 	flags.DurationVar(&o.RestartBackoff.Duration, "restart-backoff", o.RestartBackoff.Duration, "How long a container that ended again waits before its second restart; doubles up to 5m")
+	flags.BoolVar(&o.Restart, "restart", false, "Have the keeper start the agent again when it ends without having been told to")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}

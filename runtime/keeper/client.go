@@ -40,8 +40,9 @@ type Client struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when watch has returned
 
-	mu   sync.Mutex
-	held map[string][]int // container ID → descriptors of its FIFOs, never read
+	mu    sync.Mutex
+	held  map[string][]int // container ID → descriptors of its FIFOs, never read
+	agent *Agent           // that every keeper has to guard; nil: none
 }
 
 const (
@@ -152,6 +153,21 @@ func (c *Client) Ping(ctx context.Context) error {
 	return err
 }
 
+// Guard has the keeper, and each one after it, start agent a again when it ends
+// without having been told to.
+func (c *Client) Guard(ctx context.Context, a Agent) error {
+	if err := a.Check(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.agent = &a
+	c.mu.Unlock()
+	if _, err := c.ask(ctx, Request{Op: OpGuard, Agent: &a}); err != nil {
+		return fmt.Errorf("guard the agent: %w", err)
+	}
+	return nil
+}
+
 // ask sends q until a keeper has answered it.
 func (c *Client) ask(ctx context.Context, q Request) (Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
@@ -259,11 +275,27 @@ func (c *Client) ensure(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.same(ctx, conn); err != nil {
+	_, err = c.same(ctx, conn)
+	if err == nil {
+		err = c.guarded(ctx, conn)
+	}
+	if err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return conn, nil
+}
+
+// guarded tells a new keeper which agent to guard.
+func (c *Client) guarded(ctx context.Context, conn net.Conn) error {
+	c.mu.Lock()
+	a := c.agent
+	c.mu.Unlock()
+	if a == nil {
+		return nil
+	}
+	_, err := exchange(ctx, conn, Request{Op: OpGuard, Agent: a})
+	return err
 }
 
 // same says whether the keeper at the other end of conn is the one that would

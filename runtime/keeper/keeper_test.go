@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 			err = keeperRole(os.Args[2])
 		case "agent":
 			err = agentRole(os.Args[2], os.Args[3:])
+		case "guarded":
+			err = guardedRole(os.Args[2])
 		case "init":
 			err = daemon.Init()
 		default:

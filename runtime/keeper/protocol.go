@@ -1,7 +1,8 @@
 // Package keeper speaks with the keeper: the one small process that reads what
 // containers print and writes it to their log files. The agent starts it, and
 // it outlives the agent, so that no container ever blocks on a full pipe or
-// loses a line because an agent was away. Package daemon is the keeper itself.
+// loses a line because an agent was away. And it starts the agent again that
+// ended without having been told to. Package daemon is the keeper itself.
 //
 // On the socket RUN-DIR/keeper.sock each request is a line of JSON and is
 // answered by one. Every request may be sent again.
@@ -65,6 +66,30 @@ func (l Log) FIFOs() []string {
 	return []string{l.Stdout, l.Stderr}
 }
 
+// Agent is the process that the keeper starts again. It has ended in order when
+// its PIDFile is gone: whoever stops it removes that first.
+type Agent struct {
+	PID     int      `json:"pid"`
+	Args    []string `json:"args"` // the program's path first
+	Dir     string   `json:"dir"`  // in which it runs
+	Env     []string `json:"env,omitempty"`
+	Output  string   `json:"output"` // file to which standard output and error go
+	PIDFile string   `json:"pidFile"`
+}
+
+// Check tells what is wrong with a.
+func (a Agent) Check() error {
+	switch {
+	case a.PID <= 0:
+		return fmt.Errorf("agent: %w: process id %d", ErrInvalid, a.PID)
+	case len(a.Args) == 0 || !filepath.IsAbs(a.Args[0]):
+		return fmt.Errorf("agent %d: %w: its program must be named by an absolute path", a.PID, ErrInvalid)
+	case !filepath.IsAbs(a.Output) || !filepath.IsAbs(a.PIDFile):
+		return fmt.Errorf("agent %d: %w: output and pidFile must be absolute paths", a.PID, ErrInvalid)
+	}
+	return nil
+}
+
 // Op is what a request asks for.
 type Op string
 
@@ -75,6 +100,7 @@ const (
 	OpDrain  Op = "drain"  // ContainerID: answer when what it printed until its end is in the file
 	OpForget Op = "forget" // ContainerID: drain, then follow it no longer
 	OpList   Op = "list"
+	OpGuard  Op = "guard"  // Agent: start it again when it ends without having been told to; the last one said is the one
 	OpStop   Op = "stop"   // end, leaving everything for the next keeper
 	OpAttach Op = "attach" // ContainerID: reserved, answered with an error
 )
@@ -84,6 +110,7 @@ type Request struct {
 	Op          Op     `json:"op"`
 	ContainerID string `json:"containerID,omitempty"`
 	Log         *Log   `json:"log,omitempty"`
+	Agent       *Agent `json:"agent,omitempty"`
 }
 
 // Response is one line to the client.

@@ -97,6 +97,27 @@ func TestTheAgentIsKilledUnderThirtyPods(t *testing.T) {
 	}
 }
 
+func TestTheKeeperStartsTheAgentAgain(t *testing.T) {
+	h := startWith(t, lab.Options{Containerd: lab.StartContainerd(t), Restart: true}, "troupe-test")
+	h.TroupeIn(rc("web", 2, "troupe-test"), "apply", "-f", "-")
+	before := waitReady(t, h, "web", 2)
+
+	killed := h.PID()
+	h.Kill()
+	h.Up() // finds it, however far it has come
+	if now := h.PID(); now == killed {
+		t.Errorf("process %d was killed and is there", now)
+	}
+	same(t, "the agent was killed", livesOf(before), livesOf(waitReady(t, h, "web", 2)))
+
+	// What is told to end stays so, however soon it comes.
+	h.Kill()
+	h.Down("--purge")
+	if left := h.Left(); len(left) > 0 {
+		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+}
+
 func TestPodsAreReplaced(t *testing.T) {
 	h := start(t, "troupe-test")
 	h.TroupeIn(rc("web", 3, "troupe-test"), "apply", "-f", "-")

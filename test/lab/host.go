@@ -31,6 +31,7 @@ type Options struct {
 	Name       string      // of the node; empty: made up
 	Containerd *Containerd // shared; nil: the agent runs its own
 	Flags      []string    // further ones of "troupe up"
+	Restart    bool        // by the keeper, of an agent that is killed; else Up does it
 	DataDir    string      // if not the host's own
 }
 
@@ -217,7 +218,7 @@ func (h *Host) Up() {
 	h.t.Helper()
 	args := append([]string{
 		"up", "--detach", "--name", h.Name,
-		"--containerd-namespace", h.ID, "--cgroup-parent", h.Cgroup,
+		"--containerd-namespace", h.ID, "--cgroup-parent", h.Cgroup, fmt.Sprintf("--restart=%t", h.Options.Restart),
 	}, h.dirFlags()...)
 	if h.Options.Containerd != nil {
 		args = append(args, "--containerd", h.Options.Containerd.Address)

@@ -147,6 +147,42 @@ func (d Dirs) Log() string { return filepath.Join(d.Data, "trouped.log") }
 // when the machine has none: configuration, state and socket.
 func (d Dirs) Containerd() string { return filepath.Join(d.Run, "containerd") }
 
+// Lock is taken by the agent that runs on the data directory, or is about to.
+// The error is ErrTaken if there is one already.
+func (d Dirs) Lock() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(d.Data, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrTaken
+		}
+		return nil, fmt.Errorf("data directory %s: %w", d.Data, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// ErrTaken is a data directory that an agent runs on.
+var ErrTaken = errors.New("another agent runs on it: stop that with \"troupe down\", or give this one another with --data-dir")
+
+// Taken tells whether an agent runs on the data directory, or is about to: it
+// may have no process id file yet.
+func (d Dirs) Taken() (bool, error) {
+	unlock, err := d.Lock()
+	switch {
+	case errors.Is(err, ErrTaken):
+		return true, nil
+	case errors.Is(err, os.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	unlock()
+	return false, nil
+}
+
 // WritePID writes the calling process's id and returns what removes it again.
 // The process holds a lock on the file, so that one left by a process that was
 // killed is told from one that is in use.

@@ -47,6 +47,7 @@ type server struct {
 	dir   string // state files
 	log   *slog.Logger
 	turns turns
+	guard *guard
 	stop  context.CancelFunc
 
 	mu         sync.Mutex
@@ -69,7 +70,7 @@ func Run(ctx context.Context, c Config) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	s := &server{
-		dir: dir, log: c.Log, turns: newTurns(2 * runtime.GOMAXPROCS(0)), stop: stop,
+		dir: dir, log: c.Log, turns: newTurns(2 * runtime.GOMAXPROCS(0)), guard: newGuard(c.Log), stop: stop,
 		containers: map[string]*container{},
 	}
 	if err := s.resume(); err != nil {
@@ -246,6 +247,11 @@ func (s *server) answer(ctx context.Context, q keeper.Request) ([]keeper.Log, er
 			return nil, nil
 		}
 		return nil, s.forget(c)
+	case keeper.OpGuard:
+		if q.Agent == nil {
+			return nil, errors.New("guard: no agent given")
+		}
+		return nil, s.guard.watch(ctx, *q.Agent)
 	case keeper.OpList:
 		s.mu.Lock()
 		defer s.mu.Unlock()
