@@ -23,6 +23,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
+	continuity "github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -276,16 +277,11 @@ func (i *images) readUsers(ctx context.Context, img *image) error {
 		return err
 	}
 	err = mount.WithReadonlyTempMount(ctx, mounts, func(dir string) error {
-		root, err := os.OpenRoot(dir)
+		img.passwd, err = readIfThere(dir, "etc/passwd")
 		if err != nil {
 			return err
 		}
-		defer root.Close()
-		img.passwd, err = readIfThere(root, "etc/passwd")
-		if err != nil {
-			return err
-		}
-		img.group, err = readIfThere(root, "etc/group")
+		img.group, err = readIfThere(dir, "etc/group")
 		return err
 	})
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWait)
@@ -293,12 +289,28 @@ func (i *images) readUsers(ctx context.Context, img *image) error {
 	return errors.Join(err, i.snapshots.Remove(clean, key))
 }
 
-func readIfThere(root *os.Root, name string) ([]byte, error) {
-	raw, err := root.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
+// accountsMax is far more than any image's accounts need.
+const accountsMax = 8 << 20
+
+// readIfThere reads a file of an image, whose maker is nobody's friend: links
+// lead nowhere but into the image, a pipe or a device in its place is no file,
+// and one that is too large is not read.
+func readIfThere(root, name string) ([]byte, error) {
+	path, err := continuity.RootPath(root, name)
+	if err != nil {
+		return nil, fmt.Errorf("%s of the image: %w: %w", name, err, container.ErrInvalid)
+	}
+	st, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !st.Mode().IsRegular() {
 		return nil, nil
 	}
-	return raw, err
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() > accountsMax {
+		return nil, fmt.Errorf("%s of the image has %d bytes, at most %d are read: %w", name, st.Size(), accountsMax, container.ErrInvalid)
+	}
+	return os.ReadFile(path)
 }
 
 func (img *image) view() container.Image {
