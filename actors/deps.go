@@ -8,6 +8,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/troupe-sh/troupe/actors/containerworker"
+	"github.com/troupe-sh/troupe/actors/images"
 	"github.com/troupe-sh/troupe/actors/machine"
 	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/actors/podworker"
@@ -79,6 +80,10 @@ type Disk interface {
 	workers.Disk
 	podworker.Disk
 	containerworker.Disk
+}
+
+func (d MachineDeps) images() images.Config {
+	return images.Config{Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Feed: d.Feed}
 }
 
 func (d MachineDeps) machine() machine.Config {

@@ -61,7 +61,7 @@ func Control(d ControlDeps) supervise.Node {
 // Machine is the tree that does: it drives this machine.
 func Machine(d MachineDeps) supervise.Node {
 	return supervise.Group("node", supervise.OneForOne, few,
-		supervise.Leaf("images", "which images are here", images.New(images.Config{Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime})),
+		supervise.Leaf("images", "pulls what containers need", images.New(d.images())),
 		supervise.Leaf("volumes", "what pods mount", volumes.New(volumes.Config{Kernel: d.Kernel, Log: d.Log, Port: d.Volumes})),
 		supervise.Leaf("machine", "the Node object: what this machine is and how it fares", machine.New(d.machine())),
 		supervise.Leaf("usage", "what this machine and its pods use", usage.New(usage.Config{Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Host: d.Host})),

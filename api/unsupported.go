@@ -67,7 +67,7 @@ var rules = map[string]rule{
 	"Pod.hostUsers":                     {refuses, "pods share the machine's user namespace; leave it out or say true", []string{"true"}},
 	"Pod.hostname":                      {verdict: acts},
 	"Pod.hostnameOverride":              {refuses, "use hostname", nil},
-	"Pod.imagePullSecrets":              {ignores, "images are pulled without credentials", nil},
+	"Pod.imagePullSecrets":              {verdict: acts},
 	"Pod.initContainers":                {refuses, "do their work in the command of a container until init containers exist", nil},
 	"Pod.nodeName":                      {verdict: acts},
 	"Pod.nodeSelector":                  {verdict: acts},

@@ -2,7 +2,7 @@
 // start, its restarts by policy and back-off, and its end.
 //
 //	Supervisor  its pod's worker: 5 restarts in 10m
-//	Accepts     pod.Run pod.Revise pod.Enter pod.Leave pod.Stop pod.Seen pod.ImageFound container.Event
+//	Accepts     pod.Run pod.Revise pod.Enter pod.Leave pod.Stop pod.Seen pod.ImagePulling pod.ImageFound container.Event
 //	Emits       pod.Hello pod.ContainerReport pod.Note to its parent; pod.FindImage to images
 //	On restart  forgets everything, and asks its parent, who sends pod.Run with what the runtime has
 package containerworker
@@ -79,8 +79,10 @@ func (w *worker) Receive(ctx actor.Context) {
 		w.apply(ctx, w.state.stop(m, w.work.Now()))
 	case pod.Seen:
 		w.apply(ctx, w.state.seen(m.Found))
+	case pod.ImagePulling:
+		w.apply(ctx, w.state.pulls(m, w.work.Now()))
 	case pod.ImageFound:
-		w.apply(ctx, w.state.found(m))
+		w.apply(ctx, w.state.found(m, w.work.Now()))
 	case container.Event:
 		w.apply(ctx, w.state.happened(m))
 	case launched:
@@ -121,8 +123,10 @@ func (w *worker) apply(ctx actor.Context, todo []effect) {
 				Type: e.kind, Reason: e.reason, Message: e.message,
 				Container: w.state.spec.Name, Pod: w.state.pod, At: w.work.Now(),
 			})
+		case podNote:
+			ctx.Send(ctx.Parent(), pod.Note{Type: e.kind, Reason: e.reason, Message: e.message, Pod: w.state.pod, At: w.work.Now()})
 		case find:
-			ctx.Request(w.config.Images(), pod.FindImage{Name: e.image})
+			ctx.Request(w.config.Images(), pod.FindImage{Name: e.image, Policy: e.policy, Pod: w.state.pod})
 		case launch:
 			w.work.Go(ctx, func(c context.Context) any { return makeContainer(c, runtime, e.spec) })
 		case inspect:

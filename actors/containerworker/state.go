@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -75,7 +76,9 @@ type state struct {
 	addr     netip.Addr // of the pod, while its sandbox is there
 	mounts   []container.Mount
 	image    *container.Image
-	absences int // times that the image was not there
+	absences int       // times that the image was not there
+	pulling  time.Time // since its registry is asked; zero: it is not
+	arrived  bool      // its registry has brought it for this attempt
 
 	turn   uint64 // timers of an earlier one mean nothing
 	asked  uint64 // the question to images that waits for its answer; 0: none
@@ -98,7 +101,11 @@ type effect interface{ effect() }
 type (
 	report  struct{}
 	note    struct{ kind, reason, message string }
-	find    struct{ image string }
+	podNote note // about the pod as a whole
+	find    struct {
+		image  string
+		policy corev1.PullPolicy
+	}
 	launch  struct{ spec container.Spec }
 	inspect struct{ id string }
 	signal  struct {
@@ -117,6 +124,7 @@ type (
 
 func (report) effect()  {}
 func (note) effect()    {}
+func (podNote) effect() {}
 func (find) effect()    {}
 func (launch) effect()  {}
 func (inspect) effect() {}
@@ -228,7 +236,7 @@ func (s *state) identify() {
 	if name, err := container.ImageName(s.fact.Image); err == nil {
 		s.status.Image = name
 	}
-	s.status.ImageID = s.fact.ImageID
+	s.status.ImageID = s.fact.ImageRef
 	s.status.Resources = s.spec.Resources.DeepCopy()
 	s.status.AllocatedResources = s.spec.Resources.Requests.DeepCopy()
 }
@@ -282,12 +290,17 @@ func (s *state) ask() []effect {
 	if s.image != nil {
 		return s.try()
 	}
+	if _, err := container.ImageName(s.spec.Image); err != nil {
+		return s.misnamed(err)
+	}
+	s.arrived = false
 	s.turn++
 	s.asked = s.turn
-	return []effect{find{s.spec.Image}, wait{overdue, unanswered{s.turn}}}
+	return []effect{find{s.spec.Image, s.spec.ImagePullPolicy}, wait{overdue, unanswered{s.turn}}}
 }
 
-// unanswered: images has said nothing for long. Ask again.
+// unanswered: images has said nothing for long. Ask again, also while it pulls:
+// it may have forgotten.
 func (s *state) unanswered(turn uint64) []effect {
 	if turn != s.asked || s.phase != waiting || s.image != nil {
 		return nil
@@ -295,51 +308,95 @@ func (s *state) unanswered(turn uint64) []effect {
 	return s.ask()
 }
 
-// found takes what images says: an answer, or later that the image has come.
-func (s *state) found(m pod.ImageFound) []effect {
+// misnamed waits for another name: the API allows to change it.
+func (s *state) misnamed(err error) []effect {
+	message := fmt.Sprintf("Failed to apply default image tag %q: %v", s.spec.Image, err)
+	s.turned(waiting)
+	s.explain("InvalidImageName", message)
+	return []effect{
+		note{corev1.EventTypeWarning, "InspectFailed", message},
+		note{corev1.EventTypeWarning, "Failed", "Error: InvalidImageName"},
+		report{},
+	}
+}
+
+// renewed wants the image again for another attempt, if its policy does.
+func (s *state) renewed() {
+	if s.arrived = false; s.spec.ImagePullPolicy == corev1.PullAlways {
+		s.image = nil
+	}
+}
+
+// pulls hears that images asks the registry.
+func (s *state) pulls(m pod.ImagePulling, now time.Time) []effect {
 	if s.phase != waiting || s.image != nil || m.Name != s.spec.Image {
 		return nil
 	}
+	s.pulling = now
+	todo := []effect{note{corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", m.Name)}}
+	if len(m.Lacking) > 0 {
+		todo = append(todo, podNote{corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret", fmt.Sprintf(
+			"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", strings.Join(m.Lacking, ", "))})
+	}
+	return todo
+}
+
+// found takes what images says: an answer, or later that the image has come.
+func (s *state) found(m pod.ImageFound, now time.Time) []effect {
+	if s.phase != waiting || s.image != nil || m.Name != s.spec.Image || m.Err != nil && s.asked == 0 {
+		return nil
+	}
 	s.asked = 0
+	began := s.pulling
+	s.pulling = time.Time{}
 	switch {
 	case m.Err == nil:
-		s.image, s.absences = &m.Image, 0
+		s.image, s.absences, s.arrived = &m.Image, 0, m.Asked
 		s.turned(waiting)
-		return s.try()
-	case !errors.Is(m.Err, container.ErrNotFound):
-		if s.turned(waiting); passing(m.Err) {
-			return []effect{wait{soon, retry{s.turn}}}
+		var todo []effect
+		if m.Asked {
+			todo = append(todo, note{corev1.EventTypeNormal, "Pulled", fmt.Sprintf(
+				"Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
+				m.Name, m.Took.Truncate(time.Millisecond), max(m.Took, now.Sub(began)).Truncate(time.Millisecond), m.Image.Size)})
 		}
+		return append(todo, s.try()...)
+	case passing(m.Err):
+		s.turned(waiting)
+		return []effect{wait{soon, retry{s.turn}}}
+	case m.Asked:
+		return s.unpulled(m)
+	case !errors.Is(m.Err, container.ErrNotFound):
+		s.turned(waiting)
 		message := fmt.Sprintf("Failed to inspect image %q: %v", m.Name, m.Err)
 		s.explain("ImageInspectError", message)
 		return []effect{note{corev1.EventTypeWarning, "InspectFailed", message}, report{}, wait{s.delay(s.failed + 1), retry{s.turn}}}
-	case s.spec.ImagePullPolicy == corev1.PullNever:
-		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", m.Name)
-		s.turned(waiting)
-		s.explain("ErrImageNeverPull", message)
-		return []effect{
-			note{corev1.EventTypeWarning, "ErrImageNeverPull", message},
-			note{corev1.EventTypeWarning, "Failed", "Error: ErrImageNeverPull"},
-			report{},
-		}
 	}
-	return s.absent(m.Name)
+	message := fmt.Sprintf("Container image %q is not present with pull policy of Never", m.Name)
+	s.turned(waiting)
+	s.explain("ErrImageNeverPull", message)
+	return []effect{
+		note{corev1.EventTypeWarning, "ErrImageNeverPull", message},
+		note{corev1.EventTypeWarning, "Failed", "Error: ErrImageNeverPull"},
+		report{},
+	}
 }
 
-// absent backs off until the image is there. Nothing but an import brings one:
-// images tells of it, and the retry only shows that the wish stands.
-func (s *state) absent(image string) []effect {
+// unpulled backs off from a pull that failed. Should the image come by other
+// ways meanwhile, images tells of it.
+func (s *state) unpulled(m pod.ImageFound) []effect {
 	s.absences++
-	why := fmt.Sprintf("image %q is not present on this machine: load it with: troupe image load FILE", image)
+	why := m.Err.Error()
+	if errors.Is(m.Err, container.ErrUnreachable) {
+		why += "; without a registry, load it with: troupe image load FILE"
+	}
 	s.turned(waiting)
 	s.explain("ErrImagePull", why)
 	s.next = &corev1.ContainerStateWaiting{
 		Reason:  "ImagePullBackOff",
-		Message: fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", image, why),
+		Message: fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", m.Name, why),
 	}
 	return []effect{
-		note{corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", image)},
-		note{corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", image, why)},
+		note{corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", m.Name, why)},
 		note{corev1.EventTypeWarning, "Failed", "Error: ErrImagePull"},
 		report{},
 		wait{shown, settled{s.turn}},
@@ -427,11 +484,12 @@ func (s *state) retry(turn uint64) []effect {
 	case backingOff:
 		s.attempt++
 		s.turned(waiting)
-		return s.ask()
 	case waiting:
-		return s.ask()
+	default:
+		return nil
 	}
-	return nil
+	s.renewed()
+	return s.ask()
 }
 
 // lookIn asks the runtime in a while how the container stands.
@@ -459,9 +517,10 @@ func (s *state) launched(m launched, now time.Time) []effect {
 	}
 	var todo []effect
 	if m.created {
-		todo = append(todo,
-			note{corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", s.spec.Image)},
-			note{corev1.EventTypeNormal, "Created", "Container created"})
+		if !s.arrived {
+			todo = append(todo, note{corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", s.spec.Image)})
+		}
+		todo = append(todo, note{corev1.EventTypeNormal, "Created", "Container created"})
 		if s.attempt > 1 {
 			todo = append(todo, s.cleaned(s.attempt-2))
 		}
@@ -496,7 +555,7 @@ func (s *state) launched(m launched, now time.Time) []effect {
 
 // unstarted ends an attempt whose container was made and cannot be started.
 func (s *state) unstarted(err error, now time.Time) []effect {
-	s.fact = container.Container{ID: s.id(), Attempt: s.attempt, Image: s.spec.Image, ImageID: s.image.ID}
+	s.fact = container.Container{ID: s.id(), Attempt: s.attempt, Image: s.spec.Image, ImageID: s.image.ID, ImageRef: s.image.Ref(s.spec.Image)}
 	if t := s.status.State.Terminated; t != nil {
 		s.status.LastTerminationState.Terminated = t
 	}
@@ -695,6 +754,7 @@ func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *co
 // restart makes the next attempt at once.
 func (s *state) restart() []effect {
 	s.attempt++
+	s.renewed()
 	s.turned(waiting)
 	return append([]effect{report{}}, s.ask()...)
 }

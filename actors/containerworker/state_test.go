@@ -34,7 +34,7 @@ func fresh() *state { return &state{backoff: backoffBase} }
 func fact(attempt uint32, st container.State, change ...func(*container.Container)) container.Container {
 	p := object("")
 	c := container.Container{
-		ID: pod.ContainerID("u1", "c", attempt), Name: "c", Attempt: attempt, State: st, Image: "app:1", ImageID: "sha256:1",
+		ID: pod.ContainerID("u1", "c", attempt), Name: "c", Attempt: attempt, State: st, Image: "app:1", ImageID: "sha256:1", ImageRef: "sha256:1",
 		Hash: pod.Hash(&p.Spec.Containers[0]), StartedAt: noon.Add(-time.Minute),
 	}
 	if st == container.Exited {
@@ -73,7 +73,10 @@ func line(todo []effect) string {
 func notes(todo []effect) string {
 	var parts []string
 	for _, e := range todo {
-		if n, ok := e.(note); ok {
+		switch n := e.(type) {
+		case note:
+			parts = append(parts, n.reason)
+		case podNote:
 			parts = append(parts, n.reason)
 		}
 	}
@@ -177,7 +180,7 @@ func started(t *testing.T, policy corev1.RestartPolicy) *state {
 	t.Helper()
 	s := fresh()
 	s.run(pod.Run{Pod: object(policy), Name: "c"}, noon)
-	expect(t, "its image first", s.found(pod.ImageFound{Name: "app:1"}), "")
+	expect(t, "its image first", s.found(pod.ImageFound{Name: "app:1"}, noon), "")
 	expect(t, "its sandbox second", s.enter(pod.Enter{Number: 1}), "launch u1.c.0")
 	todo := s.launched(launched{id: "u1.c.0", created: true, fact: fact(0, container.Running)}, noon)
 	expect(t, "started", todo, "report")
@@ -192,16 +195,16 @@ func TestImageAndSandboxInAnyOrder(t *testing.T) {
 	s.run(pod.Run{Pod: object(""), Name: "c"}, noon)
 	expect(t, "sandbox", s.enter(pod.Enter{Number: 1}), "")
 	expect(t, "sandbox again", s.enter(pod.Enter{Number: 1}), "")
-	expect(t, "another image", s.found(pod.ImageFound{Name: "app:2"}), "")
-	expect(t, "image", s.found(pod.ImageFound{Name: "app:1"}), "launch u1.c.0")
-	expect(t, "image again", s.found(pod.ImageFound{Name: "app:1"}), "")
+	expect(t, "another image", s.found(pod.ImageFound{Name: "app:2"}, noon), "")
+	expect(t, "image", s.found(pod.ImageFound{Name: "app:1"}, noon), "launch u1.c.0")
+	expect(t, "image again", s.found(pod.ImageFound{Name: "app:1"}, noon), "")
 	expect(t, "an answer that is late", s.unanswered(s.asked), "")
 }
 
 func TestAnEndThatIsHeardOfBeforeItsStart(t *testing.T) {
 	s := fresh()
 	s.run(pod.Run{Pod: object(""), Name: "c"}, noon)
-	s.found(pod.ImageFound{Name: "app:1"})
+	s.found(pod.ImageFound{Name: "app:1"}, noon)
 	s.enter(pod.Enter{Number: 1})
 	expect(t, "event", s.happened(container.Event{Kind: container.ContainerExited, ContainerID: "u1.c.0"}), "")
 	expect(t, "answer", s.launched(launched{id: "u1.c.0", created: true, fact: fact(0, container.Running)}, noon), "inspect u1.c.0")
@@ -272,7 +275,7 @@ func TestStop(t *testing.T) {
 	t.Run("while it is being made", func(t *testing.T) {
 		s := fresh()
 		s.run(pod.Run{Pod: object(""), Name: "c"}, noon)
-		s.found(pod.ImageFound{Name: "app:1"})
+		s.found(pod.ImageFound{Name: "app:1"}, noon)
 		s.enter(pod.Enter{Number: 1})
 		expect(t, "stop", s.stop(pod.Stop{Grace: 30 * time.Second}, noon), "")
 		expect(t, "made", s.launched(launched{id: "u1.c.0", created: true, fact: fact(0, container.Running)}, noon.Add(10*time.Second)),
@@ -282,7 +285,7 @@ func TestStop(t *testing.T) {
 		s := fresh()
 		s.run(pod.Run{Pod: object(""), Name: "c"}, noon)
 		expect(t, "stop", s.stop(pod.Stop{Grace: 30 * time.Second}, noon), "report")
-		expect(t, "image", s.found(pod.ImageFound{Name: "app:1"}), "")
+		expect(t, "image", s.found(pod.ImageFound{Name: "app:1"}, noon), "")
 		if v := s.view(); !v.Stopped || !v.Signaled {
 			t.Errorf("%+v", v)
 		}
@@ -333,7 +336,7 @@ func TestLeave(t *testing.T) {
 	t.Run("its sandbox is not there", func(t *testing.T) {
 		s := fresh()
 		s.run(pod.Run{Pod: object(""), Name: "c"}, noon)
-		s.found(pod.ImageFound{Name: "app:1"})
+		s.found(pod.ImageFound{Name: "app:1"}, noon)
 		s.enter(pod.Enter{Number: 7})
 		expect(t, "answer", s.launched(launched{id: "u1.c.0", err: container.ErrNotReady}, noon), "report")
 		if s.view().Lost != 7 {
@@ -374,7 +377,7 @@ func TestAContainerIsMadeOnceWhatItIsMadeOfIsThere(t *testing.T) {
 	s := fresh()
 	s.run(pod.Run{Pod: p, Name: "c"}, noon)
 	s.enter(pod.Enter{Number: 1})
-	todo := s.found(pod.ImageFound{Name: "app:1"})
+	todo := s.found(pod.ImageFound{Name: "app:1"}, noon)
 	if line(todo) != "report, wait 10s containerworker.retry" && line(todo) != "report, wait 10s retry" || notes(todo) != "Failed" {
 		t.Fatalf("%s; %s", line(todo), notes(todo))
 	}
@@ -393,6 +396,114 @@ func TestAContainerIsMadeOnceWhatItIsMadeOfIsThere(t *testing.T) {
 	} {
 		if len(todo) > 0 {
 			t.Errorf("%s: %v", what, todo)
+		}
+	}
+}
+
+// asking is a state that has asked for its image, with its sandbox there.
+func asking(t *testing.T, policy corev1.PullPolicy) *state {
+	t.Helper()
+	p := object("")
+	p.Spec.Containers[0].ImagePullPolicy = policy
+	s := fresh()
+	s.run(pod.Run{Pod: p, Name: "c"}, noon)
+	s.enter(pod.Enter{Number: 1})
+	return s
+}
+
+func TestAPull(t *testing.T) {
+	s := asking(t, corev1.PullIfNotPresent)
+	todo := s.pulls(pod.ImagePulling{Name: "app:1", Lacking: []string{"a", "b"}}, noon)
+	expect(t, "it is pulled", todo, "")
+	if got := notes(todo); got != "Pulling FailedToRetrieveImagePullSecret" {
+		t.Errorf("notes %s", got)
+	}
+	if got := shows(s); got != "#0 ContainerCreating" {
+		t.Errorf("shows %s", got)
+	}
+	expect(t, "and takes long", s.unanswered(s.asked), "find app:1, wait 10s unanswered")
+	found := pod.ImageFound{Name: "app:1", Asked: true, Took: 1234567 * time.Microsecond, Image: container.Image{ID: "sha256:1", Size: 99}}
+	todo = s.found(found, noon.Add(3*time.Second))
+	expect(t, "it has come", todo, "launch u1.c.0")
+	if got, want := todo[0].(note).message, `Successfully pulled image "app:1" in 1.234s (3s including waiting). Image size: 99 bytes.`; got != want {
+		t.Errorf("says %s", got)
+	}
+	todo = s.launched(launched{id: "u1.c.0", created: true, fact: fact(0, container.Running)}, noon)
+	if got := notes(todo); got != "Created Started" {
+		t.Errorf("notes %s", got)
+	}
+}
+
+func TestAPullThatFails(t *testing.T) {
+	s := asking(t, corev1.PullIfNotPresent)
+	s.pulls(pod.ImagePulling{Name: "app:1"}, noon)
+	refused := pod.ImageFound{Name: "app:1", Asked: true, Err: fmt.Errorf("pull app:1: %w", container.ErrDenied)}
+	todo := s.found(refused, noon)
+	expect(t, "refused", todo, "report, wait 2s settled, wait 10s retry")
+	if got := notes(todo); got != "Failed Failed" {
+		t.Errorf("notes %s", got)
+	}
+	if got, want := s.status.State.Waiting.Message, "pull app:1: denied"; got != want || shows(s) != "#0 ErrImagePull" {
+		t.Errorf("shows %s: %s", shows(s), got)
+	}
+	expect(t, "the same answer again", s.found(refused, noon), "")
+	todo = s.settled(s.turn)
+	expect(t, "a while later", todo, "report")
+	if got, want := s.status.State.Waiting.Message, `Back-off pulling image "app:1": ErrImagePull: pull app:1: denied`; got != want || shows(s) != "#0 ImagePullBackOff" || notes(todo) != "BackOff Failed" {
+		t.Errorf("shows %s: %s, notes %s", shows(s), got, notes(todo))
+	}
+	for _, delay := range []string{"20s", "40s", "1m20s", "2m40s", "5m0s", "5m0s"} {
+		expect(t, "again", s.retry(s.turn), "find app:1, wait 10s unanswered")
+		expect(t, "refused again", s.found(refused, noon), "report, wait 2s settled, wait "+delay+" retry")
+	}
+	expect(t, "it has come by other ways", s.found(pod.ImageFound{Name: "app:1"}, noon), "launch u1.c.0")
+	s.turned(waiting)
+	s.image = nil
+	s.ask()
+	expect(t, "the count begins anew", s.found(refused, noon), "report, wait 2s settled, wait 10s retry")
+}
+
+func TestWithoutARegistryItSaysWhatElseCanBeDone(t *testing.T) {
+	s := asking(t, corev1.PullIfNotPresent)
+	s.found(pod.ImageFound{Name: "app:1", Asked: true, Err: container.ErrUnreachable}, noon)
+	if got := s.status.State.Waiting.Message; !strings.Contains(got, "troupe image load") {
+		t.Error(got)
+	}
+}
+
+func TestWhatIsNotToBePulled(t *testing.T) {
+	s := asking(t, corev1.PullNever)
+	expect(t, "never", s.found(pod.ImageFound{Name: "app:1", Err: container.ErrNotFound}, noon), "report")
+	if got := shows(s); got != "#0 ErrImageNeverPull" {
+		t.Errorf("shows %s", got)
+	}
+	expect(t, "loaded", s.found(pod.ImageFound{Name: "app:1"}, noon), "launch u1.c.0")
+
+	p := object("")
+	p.Spec.Containers[0].Image = "not a name"
+	s = fresh()
+	todo := s.run(pod.Run{Pod: p, Name: "c"}, noon)
+	expect(t, "no name", todo, "report, report")
+	if got, want := s.status.State.Waiting.Message, `Failed to apply default image tag "not a name": couldn't parse image name "not a name": invalid reference format`; got != want || shows(s) != "#0 InvalidImageName" || notes(todo) != "InspectFailed Failed" {
+		t.Errorf("shows %s: %s, notes %s", shows(s), got, notes(todo))
+	}
+	expect(t, "a better name", s.revise(pod.Revise{Pod: object("")}, noon), "find app:1, wait 10s unanswered")
+}
+
+func TestAlwaysMeansEachTime(t *testing.T) {
+	for policy, again := range map[corev1.PullPolicy]string{
+		corev1.PullAlways:       "report, find app:1, wait 10s unanswered",
+		corev1.PullIfNotPresent: "report, launch u1.c.1",
+	} {
+		s := asking(t, policy)
+		s.found(pod.ImageFound{Name: "app:1", Asked: true}, noon)
+		s.launched(launched{id: "u1.c.0", created: true, fact: fact(0, container.Running)}, noon)
+		expect(t, string(policy), s.inspected(inspected{id: "u1.c.0", fact: fact(0, container.Exited)}, noon), again)
+		if policy == corev1.PullIfNotPresent {
+			todo := s.launched(launched{id: "u1.c.1", created: true, fact: fact(1, container.Running)}, noon)
+			if got := notes(todo); got != "Pulled Created Started" {
+				t.Errorf("notes %s", got)
+			}
 		}
 	}
 }

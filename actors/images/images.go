@@ -1,22 +1,24 @@
-// Package images answers which images this machine has.
+// Package images sees to it that this machine has the images that its
+// containers need: it looks, pulls what is missing, once for all who want it,
+// and ends a pull that nobody wants any more.
 //
 //	Supervisor  node: 5 restarts in 10m
-//	Accepts     pod.FindImage pod.ImagesLoaded
-//	Emits       pod.ImageFound to whoever asked, again when an absent image has come
-//	On restart  forgets who waits: they ask again by themselves
+//	Accepts     pod.FindImage pod.PullImage pod.ImagesLoaded
+//	Emits       pod.ImagePulling pod.ImageStep pod.ImageFound to whoever asked, the last again when an absent image has come
+//	On restart  forgets who waits, and its pulls end: they ask again by themselves
 package images
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
+	corev1 "k8s.io/api/core/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 
 	"github.com/troupe-sh/troupe/actors/mailbox"
+	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/pod"
 )
@@ -26,54 +28,62 @@ type Config struct {
 	Kernel  mailbox.Kernel
 	Log     *slog.Logger
 	Runtime container.Runtime
+	Feed    Feed
+}
+
+// Feed is where a pod's secrets are read. cluster/feed has it.
+type Feed interface {
+	Sources(p *corev1.Pod) (api.Sources, error)
 }
 
 // New returns what spawns the actor.
 func New(c Config) actor.Producer {
 	return func() actor.Actor {
-		return &images{config: c, work: c.Kernel.New(), names: map[string]*name{}}
+		return &images{config: c, work: c.Kernel.New(), state: newState(), pulls: map[uint64]context.CancelFunc{}}
 	}
 }
 
 type images struct {
 	config Config
 	work   mailbox.Work
-	names  map[string]*name // that somebody asked for and has no image of yet
+	state  state
+	pulls  map[uint64]context.CancelFunc // those that run
 }
 
-// name is an image that is asked for.
-type name struct {
-	asking  bool // the runtime is being asked
-	again   bool // and has to be asked once more: an image came meanwhile
-	waiting map[string]*waiter
-}
-
-// waiter is one who wants to know.
-type waiter struct {
-	pid  *actor.PID
-	told bool // that it is absent
-}
-
-// answered is what the runtime said.
-type answered struct {
-	name  string
-	image container.Image
-	err   error
-}
+// What the actor tells itself.
+type (
+	looked struct {
+		name  string
+		image container.Image
+		err   error
+	}
+	pulled struct {
+		name   string
+		number uint64
+		image  container.Image
+		err    error
+	}
+	stepDue struct{}
+)
 
 // Receive implements [actor.Actor].
 func (i *images) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case pod.FindImage:
-		i.find(ctx, m.Name, ctx.Sender())
+		i.apply(ctx, i.state.find(i.asker(ctx.Sender(), m)))
+	case pod.PullImage:
+		i.apply(ctx, i.state.find(&asker{who: ctx.Sender(), name: m.Name, insists: true, auths: []container.Auth{m.Auth}}))
 	case pod.ImagesLoaded:
-		for _, n := range slices.Sorted(maps.Keys(i.names)) {
-			i.ask(ctx, n)
-		}
-	case answered:
-		i.answer(ctx, m)
+		i.apply(ctx, i.state.loaded())
+	case looked:
+		i.apply(ctx, i.state.looked(m, i.work.Now()))
+	case pulled:
+		delete(i.pulls, m.number)
+		i.apply(ctx, i.state.pulled(m, i.work.Now()))
+	case stepDue:
+		i.apply(ctx, i.state.step())
 	case *actor.Terminated:
-		i.forget(m.Who)
+		i.apply(ctx, i.state.gone(m.Who, i.work.Now()))
 	case *actor.Stopping, *actor.Restarting:
 		i.work.Cancel()
 	case actor.SystemMessage, actor.AutoReceiveMessage, *actor.DeadLetterResponse: // who did not hear is asked again in time
@@ -82,74 +92,70 @@ func (i *images) Receive(ctx actor.Context) {
 	}
 }
 
-func (i *images) find(ctx actor.Context, image string, who *actor.PID) {
-	n := i.names[image]
-	if n == nil {
-		n = &name{waiting: map[string]*waiter{}}
-		i.names[image] = n
+// asker is a container that needs an image, with what its pod may show a registry.
+func (i *images) asker(who *actor.PID, m pod.FindImage) *asker {
+	a := &asker{who: who, name: m.Name, policy: m.Policy}
+	var secrets []*corev1.Secret
+	if len(m.Pod.Spec.ImagePullSecrets) > 0 {
+		sources, err := i.config.Feed.Sources(m.Pod)
+		if err != nil {
+			panic(err) // the replica cannot be read
+		}
+		for _, ref := range m.Pod.Spec.ImagePullSecrets {
+			if s := sources.Secrets[ref.Name]; s != nil {
+				secrets = append(secrets, s)
+			} else {
+				a.lacking = append(a.lacking, ref.Name)
+			}
+		}
 	}
-	n.waiting[who.String()] = &waiter{pid: who}
-	ctx.Watch(who)
-	i.ask(ctx, image)
+	a.auths, a.wrong = pod.Credentials(m.Name, secrets)
+	return a
 }
 
-// ask asks the runtime, once for all who wait.
-func (i *images) ask(ctx actor.Context, image string) {
-	n := i.names[image]
-	if n.asking {
-		n.again = true
-		return
-	}
-	n.asking = true
+// apply carries out what the state machine decided.
+func (i *images) apply(ctx actor.Context, todo []effect) {
 	runtime := i.config.Runtime
-	i.work.Go(ctx, func(c context.Context) any {
-		found, err := runtime.Image(c, image)
-		return answered{image, found, err}
-	})
-}
-
-func (i *images) answer(ctx actor.Context, m answered) {
-	n := i.names[m.name]
-	if n == nil {
-		return
-	}
-	n.asking = false
-	reply := pod.ImageFound{Name: m.name, Image: m.image, Err: m.err}
-	absent := errors.Is(m.err, container.ErrNotFound)
-	for _, key := range slices.Sorted(maps.Keys(n.waiting)) {
-		w := n.waiting[key]
-		if !absent || !w.told {
-			ctx.Send(w.pid, reply)
+	for _, e := range todo {
+		switch e := e.(type) {
+		case look:
+			i.work.Go(ctx, func(c context.Context) any {
+				found, err := runtime.Image(c, e.name)
+				return looked{e.name, found, err}
+			})
+		case start:
+			p := e.pull
+			i.pulls[p.number] = i.work.Go(ctx, func(c context.Context) any {
+				found, err := pullAs(c, runtime, p)
+				return pulled{p.name, p.number, found, err}
+			})
+		case stop:
+			i.pulls[e.number]()
+			delete(i.pulls, e.number)
+		case tell:
+			ctx.Send(e.who, e.message)
+		case watch:
+			ctx.Watch(e.who)
+		case unwatch:
+			ctx.Unwatch(e.who)
+		case again:
+			i.work.After(ctx, e.after, stepDue{})
 		}
-		if w.told = true; !absent {
-			i.leave(ctx, n, key)
-		}
-	}
-	switch {
-	case len(n.waiting) == 0:
-		delete(i.names, m.name)
-	case n.again:
-		n.again = false
-		i.ask(ctx, m.name)
 	}
 }
 
-func (i *images) leave(ctx actor.Context, n *name, key string) {
-	pid := n.waiting[key].pid
-	delete(n.waiting, key)
-	for _, other := range i.names {
-		if other.waiting[key] != nil {
-			return
+// pullAs tries the credentials in turn.
+func pullAs(ctx context.Context, r container.Runtime, p *pull) (container.Image, error) {
+	var failed []error
+	for _, auth := range p.auths {
+		found, err := r.Pull(ctx, p.name, auth, p.progress)
+		if err == nil {
+			return found, nil
 		}
+		failed = append(failed, err)
 	}
-	ctx.Unwatch(pid)
-}
-
-func (i *images) forget(who *actor.PID) {
-	for image, n := range i.names {
-		delete(n.waiting, who.String())
-		if len(n.waiting) == 0 && !n.asking {
-			delete(i.names, image)
-		}
+	if len(failed) == 1 {
+		return container.Image{}, failed[0]
 	}
+	return container.Image{}, utilerrors.NewAggregate(failed)
 }

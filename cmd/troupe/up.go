@@ -48,6 +48,7 @@ func addAgentFlags(flags *pflag.FlagSet) *agentFlags {
 	f.flags.String("config", "", "A file with further settings")
 	f.flags.String("pod-cidr", "10.244.0.0/16", "The addresses of all pods of the cluster; each machine gets a /24 of it")
 	f.flags.Duration("restart-backoff", 10*time.Second, "How long a container that ended again waits before its second restart; doubles up to 5m")
+	f.flags.String("certs-dir", "/etc/troupe/certs.d", "How to reach image registries: HOST/hosts.toml with certificates, mirrors and plain HTTP, as containerd reads it")
 	f.flags.String("log-level", "info", "debug, info, warn or error")
 	flags.AddFlagSet(f.flags)
 	return f

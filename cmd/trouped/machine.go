@@ -86,7 +86,7 @@ func (a *agent) openRuntime(ctx context.Context) (keep *keeper.Client, runtime *
 	}
 	runtime, err = ctrd.Connect(ctx, ctrd.Config{
 		Address: address, Namespace: o.ContainerdNamespace, RunDir: o.RunDir, DataDir: o.DataDir,
-		CgroupParent: o.CgroupParent, Logs: keep, KeeperPath: keeperPath, Log: a.log,
+		CgroupParent: o.CgroupParent, Logs: keep, KeeperPath: keeperPath, CertsDir: o.CertsDir, Log: a.log,
 	})
 	return keep, runtime, err
 }

@@ -33,6 +33,7 @@ type options struct {
 	LogLevel            string       `json:"logLevel,omitempty"`
 	RestartBackoff      metaDuration `json:"restartBackoff,omitempty"`
 	Restart             bool         `json:"-"` // by the keeper, when the agent ends without having been told to
+	CertsDir            string       `json:"certsDir,omitempty"`
 
 	pods  netip.Prefix
 	level slog.Level
@@ -58,7 +59,7 @@ func parse(args []string) (*options, error) {
 	o := &options{
 		Name: strings.ToLower(host), DataDir: place.DataDir, RunDir: place.RunDir,
 		PodCIDR: "10.244.0.0/16", LogLevel: "info",
-		RestartBackoff: metaDuration{10 * time.Second},
+		RestartBackoff: metaDuration{10 * time.Second}, CertsDir: "/etc/troupe/certs.d",
 	}
 	var file string
 	find := pflag.NewFlagSet("trouped", pflag.ContinueOnError)
@@ -78,7 +79,7 @@ func parse(args []string) (*options, error) {
 		}
 	}
 	flags := pflag.NewFlagSet("trouped", pflag.ExitOnError)
-	flags.StringVar(&file, "config", file, "A file with these settings: name, dataDir, runDir, socket, containerd, containerdNamespace, cgroupParent, podCIDR, logLevel, restartBackoff")
+	flags.StringVar(&file, "config", file, "A file with these settings: name, dataDir, runDir, socket, containerd, containerdNamespace, cgroupParent, podCIDR, logLevel, restartBackoff, certsDir")
 	flags.StringVar(&o.Name, "name", o.Name, "This machine's name in the cluster")
 	flags.StringVar(&o.DataDir, "data-dir", o.DataDir, "Where the agent keeps what survives a reboot")
 	flags.StringVar(&o.RunDir, "run-dir", o.RunDir, "Where the agent keeps what does not")
@@ -90,6 +91,7 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
 	flags.DurationVar(&o.RestartBackoff.Duration, "restart-backoff", o.RestartBackoff.Duration, "How long a container that ended again waits before its second restart; doubles up to 5m")
 	flags.BoolVar(&o.Restart, "restart", false, "Have the keeper start the agent again when it ends without having been told to")
+	flags.StringVar(&o.CertsDir, "certs-dir", o.CertsDir, "How to reach image registries: HOST/hosts.toml with certificates, mirrors and plain HTTP, as containerd reads it")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}

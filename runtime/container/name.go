@@ -13,10 +13,21 @@ import (
 func ImageName(name string) (string, error) {
 	r, err := reference.ParseDockerRef(name)
 	if err != nil {
-		return "", fmt.Errorf("image name %q: %w: %w", name, err, ErrInvalid)
+		return "", nameError{name, err}
 	}
 	return r.String(), nil
 }
+
+// nameError is ErrInvalid in Kubernetes' words.
+type nameError struct {
+	name string
+	err  error
+}
+
+func (e nameError) Error() string {
+	return fmt.Sprintf("couldn't parse image name %q: %v", e.name, e.err)
+}
+func (e nameError) Unwrap() []error { return []error{ErrInvalid, e.err} }
 
 // Ref is what a status shows of an image that was asked for by name:
 // repository@digest of a pulled one, by which its registry has it, else its ID.

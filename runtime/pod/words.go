@@ -128,14 +128,42 @@ type (
 
 // With the actor images.
 type (
-	// FindImage asks for an image. The reply is ImageFound, at once; and again
-	// when an image that was not there has come.
-	FindImage struct{ Name string }
+	// FindImage asks for an image of a pod by its policy. Whoever asks for
+	// another one no longer wants the one before. The reply is ImageFound, after
+	// ImagePulling if a registry is asked; and again when an image that was not to
+	// be had has come by other ways.
+	FindImage struct {
+		Name   string
+		Policy corev1.PullPolicy
+		Pod    *corev1.Pod
+	}
 
-	// ImageFound answers FindImage. Err is container.ErrNotFound when it is not there.
+	// PullImage asks for an image to be pulled, whatever is here. The replies are
+	// ImagePulling, ImageStep now and then, and ImageFound.
+	PullImage struct {
+		Name string
+		Auth container.Auth
+	}
+
+	// ImagePulling says that a registry is asked, or will be in its turn.
+	ImagePulling struct {
+		Name    string
+		Lacking []string // imagePullSecrets that there are none of
+	}
+
+	// ImageStep is how far the pull is.
+	ImageStep struct {
+		Name string
+		Step container.Step
+	}
+
+	// ImageFound answers FindImage. Asked: by its registry, in so long; else by
+	// what is here. Err is container.ErrNotFound when it is not there.
 	ImageFound struct {
 		Name  string
 		Image container.Image
+		Asked bool
+		Took  time.Duration
 		Err   error
 	}
 
