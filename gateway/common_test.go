@@ -41,3 +41,7 @@ func endlessBody() (body io.Reader, stop func()) {
 	}()
 	return r, func() { _ = r.Close() }
 }
+
+func (echo) ServePortForward(w http.ResponseWriter, _ *http.Request, pod *corev1.Pod, o *corev1.PodPortForwardOptions) {
+	fmt.Fprintf(w, "forward to %s%v\n", pod.Name, o.Ports)
+}

@@ -49,6 +49,10 @@ func (bugs) ServeAttach(http.ResponseWriter, *http.Request, *corev1.Pod, *corev1
 	panic("attach")
 }
 
+func (bugs) ServePortForward(http.ResponseWriter, *http.Request, *corev1.Pod, *corev1.PodPortForwardOptions) {
+	panic("portforward")
+}
+
 func ask(h http.Handler, path string) (code int, body string, header http.Header) {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))

@@ -39,6 +39,7 @@ type Streams interface {
 	ServeLog(w http.ResponseWriter, r *http.Request, pod *corev1.Pod, o *corev1.PodLogOptions)
 	ServeExec(w http.ResponseWriter, r *http.Request, pod *corev1.Pod, o *corev1.PodExecOptions)
 	ServeAttach(w http.ResponseWriter, r *http.Request, pod *corev1.Pod, o *corev1.PodAttachOptions)
+	ServePortForward(w http.ResponseWriter, r *http.Request, pod *corev1.Pod, o *corev1.PodPortForwardOptions)
 }
 
 // Config is what a Gateway stands on.

@@ -42,10 +42,10 @@ func TestWhatIsNotThereIsRefusedByName(t *testing.T) {
 	for path, want := range map[string]string{
 		"/apis/apps/v1/namespaces/default/deployments":   "Troupe does not have deployments (apps/v1) yet; it has namespaces, nodes, pods, ",
 		"/apis/apps/v1/namespaces/default/deployments/x": "Troupe does not have deployments (apps/v1) yet",
-		"/apis/apps/v1":                                 "Troupe does not have the API group apps/v1 yet",
-		"/api/v1/services":                              "Troupe does not have services (v1) yet",
-		"/api/v1/namespaces/default/services":           "Troupe does not have services (v1) yet",
-		"/api/v1/namespaces/default/pods/a/portforward": "Troupe does not have pods/portforward (v1) yet",
+		"/apis/apps/v1":                           "Troupe does not have the API group apps/v1 yet",
+		"/api/v1/services":                        "Troupe does not have services (v1) yet",
+		"/api/v1/namespaces/default/services":     "Troupe does not have services (v1) yet",
+		"/api/v1/namespaces/default/pods/a/proxy": "Troupe does not have pods/proxy (v1) yet",
 		"/metrics": "nothing is served at /metrics",
 	} {
 		resp, _, status := send(t, c, http.MethodGet, path, nil, nil)
@@ -196,6 +196,7 @@ func TestStreams(t *testing.T) {
 		{http.MethodPost, "exec?container=side&command=ls&command=-l&stdout=true", "exec in a/side [\"ls\" \"-l\"]\n"},
 		{http.MethodGet, "exec?container=side&stdout=true", "exec needs a command"},
 		{http.MethodPost, "attach?container=main&stdout=true", "attach to a/main\n"},
+		{http.MethodGet, "portforward?ports=80&ports=81", "forward to a[80 81]\n"},
 	} {
 		_, text, _ := send(t, s.HTTP(), q.method, base+q.path, nil, nil)
 		if !strings.Contains(text, q.want) {

@@ -59,6 +59,12 @@ func streams(d *door.Door, s Streams) map[string]rest.Storage {
 			},
 			serve: s.ServeAttach,
 		},
+		"pods/portforward": &stream[core.PodPortForwardOptions, corev1.PodPortForwardOptions]{
+			door: d, methods: []string{http.MethodGet, http.MethodPost},
+			options: func() runtime.Object { return &core.PodPortForwardOptions{} },
+			prepare: func(*corev1.Pod, *corev1.PodPortForwardOptions) error { return nil },
+			serve:   s.ServePortForward,
+		},
 	}
 }
 

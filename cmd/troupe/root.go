@@ -36,6 +36,7 @@ import (
 	"k8s.io/kubectl/pkg/cmd/logs"
 	"k8s.io/kubectl/pkg/cmd/options"
 	"k8s.io/kubectl/pkg/cmd/patch"
+	"k8s.io/kubectl/pkg/cmd/portforward"
 	"k8s.io/kubectl/pkg/cmd/replace"
 	"k8s.io/kubectl/pkg/cmd/rollout"
 	"k8s.io/kubectl/pkg/cmd/run"
@@ -114,6 +115,7 @@ func newRoot(streams genericiooptions.IOStreams) *cobra.Command {
 			logs.NewCmdLogs(f, streams),
 			exec.NewCmdExec(f, streams),
 			attach.NewCmdAttach(f, streams),
+			portforward.NewCmdPortForward(f, streams),
 			cp.NewCmdCp(f, streams),
 			completing(f, debug.NewCmdDebug(f, streams)),
 			newTop(f, streams),

@@ -288,7 +288,7 @@ const maxClients = 4000
 func (a *agent) serve(listener net.Listener, runtime *ctrd.Runtime, keep *keeper.Client) (*http.Server, error) {
 	g, err := gateway.New(gateway.Config{
 		Door:    door.New(door.Config{Hub: a.journal.Hub(), Commit: a.commit, Verify: a.journal.VerifyLeader}),
-		Streams: stream.New(stream.Config{Runtime: runtime, LogDir: poddir.LogDir(a.options.DataDir), Drain: keep.Drain, Log: a.log}),
+		Streams: stream.New(stream.Config{Runtime: runtime, LogDir: poddir.LogDir(a.options.DataDir), Drain: keep.Drain, Attach: keep.Attach, Log: a.log}),
 		Node:    a.options.Name,
 		Usage:   a.usage,
 		Ready:   a.ready,

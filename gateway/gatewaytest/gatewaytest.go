@@ -134,6 +134,10 @@ func (noStreams) ServeAttach(w http.ResponseWriter, _ *http.Request, _ *corev1.P
 	http.Error(w, "no machine", http.StatusNotImplemented)
 }
 
+func (noStreams) ServePortForward(w http.ResponseWriter, _ *http.Request, _ *corev1.Pod, _ *corev1.PodPortForwardOptions) {
+	http.Error(w, "no machine", http.StatusNotImplemented)
+}
+
 var podCIDR = netip.MustParsePrefix("10.244.0.0/16")
 
 func unsealed(_ api.Key, value []byte) []byte { return value }

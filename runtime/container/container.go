@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"syscall"
 	"time"
@@ -250,6 +251,9 @@ type Runtime interface {
 	// RemoveSandbox removes it with all its containers. Unknown IDs are no error.
 	RemoveSandbox(ctx context.Context, id string) error
 	Sandboxes(ctx context.Context) ([]Sandbox, error)
+	// Dial connects to a TCP port on the loopback of a sandbox, as its own
+	// processes do. ErrNotFound: there is no such sandbox.
+	Dial(ctx context.Context, sandbox string, port uint16) (net.Conn, error)
 
 	// Create makes the container, not yet running. ErrNotFound: no such image.
 	// ErrNotReady: its sandbox is not.
@@ -273,6 +277,10 @@ type Runtime interface {
 	// Exec runs a process and returns its exit code when it ended. It is killed
 	// when ctx ends. ErrNotReady: the container does not run.
 	Exec(ctx context.Context, id string, e ExecSpec) (int, error)
+	// Stdin opens the standard input of a container made with Stdin; closing it
+	// does not end it. ErrNotReady: the container does not run. ErrInvalid: it
+	// has none.
+	Stdin(ctx context.Context, id string) (io.WriteCloser, error)
 	// CloseStdin ends the standard input of a container made with Stdin: it
 	// stays open across those who write to it until then.
 	CloseStdin(ctx context.Context, id string) error

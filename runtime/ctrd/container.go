@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -696,6 +697,26 @@ func (r *Runtime) exited(id string, k *known, code uint32, at time.Time) *exit {
 		r.c.Log.Warn("end of a container not written down", "container", id, "error", err)
 	}
 	return e
+}
+
+// Stdin implements [container.Runtime].
+func (r *Runtime) Stdin(ctx context.Context, id string) (io.WriteCloser, error) {
+	k, err := r.recall(r.in(ctx), id)
+	if err == nil && !k.stdin {
+		err = fmt.Errorf("it has none: %w", container.ErrInvalid)
+	}
+	var f *os.File
+	if err == nil {
+		// The shim reads it for as long as the container runs.
+		f, err = os.OpenFile(r.stdin(id, k), os.O_WRONLY|unix.O_NONBLOCK, 0)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENXIO) {
+			err = container.ErrNotReady
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("standard input of container %s: %w", id, err)
+	}
+	return f, nil
 }
 
 // CloseStdin implements [container.Runtime].

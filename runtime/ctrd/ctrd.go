@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -324,6 +325,11 @@ func (r *Runtime) RemoveSandbox(ctx context.Context, id string) error {
 	r.groups.forget(id)
 	r.events.emit(container.Event{Kind: container.Removed, ContainerID: id, At: time.Now()})
 	return nil
+}
+
+// Dial implements [container.Runtime].
+func (r *Runtime) Dial(ctx context.Context, sandbox string, port uint16) (net.Conn, error) {
+	return r.boxes.Dial(ctx, sandbox, port)
 }
 
 // Sandboxes implements [container.Runtime].

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -309,14 +311,14 @@ func TestStdin(t *testing.T) {
 	s.Stdin = true
 	m.start(t, s)
 	for _, text := range []string{"one\n", "two\n"} {
-		f, err := os.OpenFile(filepath.Join(m.config.RunDir, "io/c1/stdin"), os.O_WRONLY, 0)
+		in, err := m.Stdin(t.Context(), "c1")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.WriteString(text); err != nil {
+		if _, err := io.WriteString(in, text); err != nil {
 			t.Fatal(err)
 		}
-		f.Close()
+		in.Close()
 		eventually(t, text, func() bool { return strings.HasSuffix(m.logs.of("c1"), text) })
 	}
 	if err := m.CloseStdin(t.Context(), "c1"); err != nil {
@@ -324,6 +326,25 @@ func TestStdin(t *testing.T) {
 	}
 	m.ended(t, "c1")
 	eventually(t, "its last line", func() bool { return m.logs.of("c1") == "one\ntwo\nend\n" })
+}
+
+func TestDial(t *testing.T) {
+	m := fresh(t)
+	m.sandbox(t, box("p1"))
+	m.start(t, m.spec("p1", "c1", "exec httpd -f -p 127.0.0.1:80 -h /etc"))
+	var conn net.Conn
+	eventually(t, "somebody listens in the sandbox alone", func() (ok bool) {
+		var err error
+		conn, err = m.Dial(t.Context(), "p1", 80)
+		return err == nil
+	})
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /group HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if page, err := io.ReadAll(conn); err != nil || !strings.Contains(string(page), "extra:x:2002:app") {
+		t.Errorf("%q, %v", page, err)
+	}
 }
 
 func TestTerminalIsResized(t *testing.T) {

@@ -50,6 +50,7 @@ const (
 	retryFirst    = 10 * time.Millisecond
 	answerTimeout = 20 * time.Second // longer than the keeper drains
 	keeperLogMax  = 1 << 20
+	attachAgain   = 50 * time.Millisecond // when the keeper is being replaced
 )
 
 // errGone is a keeper that does not answer; it may be back soon.
@@ -139,6 +140,32 @@ func (c *Client) Forget(ctx context.Context, id string) error {
 	}
 	delete(c.held, id)
 	return nil
+}
+
+// Attach makes what a container prints be in its log at once until ctx ends:
+// also the beginning of a line, and the end of one as a terminal has it. Else
+// the log holds whole lines. A keeper that comes after this one is told too.
+func (c *Client) Attach(ctx context.Context, id string) error {
+	for {
+		conn, err := dial(ctx, c.cfg.RunDir)
+		if err == nil {
+			if _, err = exchange(ctx, conn, Request{Op: OpAttach, ContainerID: id}); err == nil {
+				err = errors.Join(errGone, awaitEnd(ctx, conn))
+			}
+			conn.Close()
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !errors.Is(err, errGone) {
+			return fmt.Errorf("attach to output of container %s: %w", id, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(attachAgain):
+		}
+	}
 }
 
 // List is what the keeper follows, sorted by container ID.

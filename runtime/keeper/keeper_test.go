@@ -693,6 +693,75 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+func TestAttached(t *testing.T) {
+	dir := runDir(t)
+	c := start(t, config(dir, quiet()))
+	l := logOf(dir, "c1")
+	l.Stderr, l.TTY = "", true
+	if err := c.Follow(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	out, err := os.OpenFile(l.Stdout, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	says := func(text string) {
+		t.Helper()
+		if _, err := out.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// logged is the text of the log's entries, a | between them.
+	logged := func() string {
+		b, err := os.ReadFile(l.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var entries []string
+		for line := range strings.Lines(string(b)) {
+			entries = append(entries, strings.TrimSuffix(strings.SplitN(line, " ", 3)[2], "\n"))
+		}
+		return strings.Join(entries, "|")
+	}
+	shows := func(want string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); logged() != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("logged %q, want %q", logged(), want)
+			}
+		}
+	}
+	says("one\r\n$ ")
+	shows("F one")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Attach(ctx, "c1") }()
+	shows("F one|P $ ")
+	says("l")
+	shows("F one|P $ |P l")
+	says("s\r\n")
+	shows("F one|P $ |P l|F s\r")
+
+	// The next keeper is told too.
+	pid, err := keeperPID(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	says("a")
+	shows("F one|P $ |P l|F s\r|P a")
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := c.Attach(t.Context(), "nobody"); err == nil || !strings.Contains(err.Error(), "container nobody is not followed") {
+		t.Errorf("attach to nobody: %v", err)
+	}
+}
+
 func TestStartSaysWhy(t *testing.T) {
 	dir := runDir(t)
 	cfg := config(dir, quiet())

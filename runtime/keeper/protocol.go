@@ -16,7 +16,7 @@ import (
 )
 
 // Version of the protocol. A keeper of another one is replaced.
-const Version = 1
+const Version = 2
 
 // What kubelet keeps of a container's log, for the fields of [Log] left zero.
 const (
@@ -102,7 +102,7 @@ const (
 	OpList   Op = "list"
 	OpGuard  Op = "guard"  // Agent: start it again when it ends without having been told to; the last one said is the one
 	OpStop   Op = "stop"   // end, leaving everything for the next keeper
-	OpAttach Op = "attach" // ContainerID: reserved, answered with an error
+	OpAttach Op = "attach" // ContainerID: until the connection ends, what it prints is in the file at once
 )
 
 // Request is one line from the client.

@@ -34,6 +34,7 @@ type Options struct {
 	// Follow goes on until Ended is closed and everything was read.
 	Follow bool
 	Ended  <-chan struct{}
+	Begun  chan<- struct{} // closed once it is settled where to begin; may be nil
 }
 
 // OptionsOf translates what a client asks for; now is when it asked.
@@ -110,6 +111,9 @@ type reader struct {
 func (r *reader) run(ctx context.Context) error {
 	if err := r.begin(); err != nil {
 		return err
+	}
+	if r.options.Begun != nil {
+		close(r.options.Begun)
 	}
 	ended := false
 	for {

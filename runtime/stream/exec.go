@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
@@ -16,7 +15,6 @@ import (
 	utilexec "k8s.io/utils/exec"
 
 	"github.com/troupe-sh/troupe/runtime/container"
-	"github.com/troupe-sh/troupe/runtime/logs"
 )
 
 // As kubelet does.
@@ -83,42 +81,6 @@ func sizes(ctx context.Context, in <-chan remotecommand.TerminalSize) <-chan con
 		}
 	}()
 	return out
-}
-
-// ServeAttach writes what a container prints from now on, until it ends.
-func (s *Streams) ServeAttach(w http.ResponseWriter, r *http.Request, p *corev1.Pod, o *corev1.PodAttachOptions) {
-	name, err := containerName(p, o.Container)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	id, err := runningOf(p, name)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	if o.Stdin {
-		refuse(w, apierrors.NewBadRequest(fmt.Sprintf("container %q in pod %q: attaching to standard input is not supported; attach without it, or use exec", name, p.Name)))
-		return
-	}
-	path, err := s.path(p, name, id)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	serve(w, r, &remotecommand.Options{Stdout: o.Stdout, Stderr: o.Stderr && !o.TTY, TTY: o.TTY},
-		func(ctx context.Context, _ io.Reader, out, errs io.WriteCloser, _ <-chan remotecommand.TerminalSize) error {
-			ended := s.ended(ctx, id)
-			both, ctx := errgroup.WithContext(ctx)
-			for stream, w := range map[string]io.Writer{"stdout": out, "stderr": errs} {
-				if stream == "stdout" && o.Stdout || stream == "stderr" && o.Stderr && !o.TTY {
-					both.Go(func() error {
-						return logs.Read(ctx, path, logs.Options{Follow: true, Ended: ended, Stream: stream}, w)
-					})
-				}
-			}
-			return both.Wait()
-		})
 }
 
 // serve opens the client's streams and connects do to them.

@@ -31,7 +31,10 @@ type Config struct {
 	LogDir  string // DATA/logs/pods
 	// Drain returns when all that a container printed until its end is in its log.
 	Drain func(ctx context.Context, containerID string) error
-	Log   *slog.Logger
+	// Attach makes what a container prints be in its log at once, byte by byte,
+	// until ctx ends.
+	Attach func(ctx context.Context, containerID string) error
+	Log    *slog.Logger
 }
 
 // Streams of the containers of one machine.

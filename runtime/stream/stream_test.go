@@ -42,6 +42,11 @@ type machine struct {
 	sizes  []container.Size
 	began  chan int // process IDs
 	ended  chan error
+
+	listens     string // where what is forwarded leads
+	stdin       io.WriteCloser
+	stdinClosed chan struct{}
+	resized     chan container.Size
 }
 
 func (m *machine) Container(_ context.Context, id string) (container.Container, error) {
@@ -133,17 +138,20 @@ type lab struct {
 	server  *httptest.Server
 	dir     string
 	drained chan string
+	// attached hears of containers whose output is to be in the log at once.
+	attached chan string
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{
 		machine: &machine{states: map[string]container.State{running: container.Running}},
-		pod:     thePod(), dir: t.TempDir(), drained: make(chan string, 10),
+		pod:     thePod(), dir: t.TempDir(), drained: make(chan string, 10), attached: make(chan string, 10),
 	}
 	l.streams = New(Config{
 		Runtime: l.machine, LogDir: l.dir, Log: slog.New(slog.DiscardHandler),
-		Drain: func(_ context.Context, id string) error { l.drained <- id; return nil },
+		Drain:  func(_ context.Context, id string) error { l.drained <- id; return nil },
+		Attach: func(ctx context.Context, id string) error { l.attached <- id; <-ctx.Done(); return nil },
 	})
 	t.Cleanup(l.streams.Close)
 	l.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -155,6 +163,8 @@ func newLab(t *testing.T) *lab {
 			l.streams.ServeExec(w, r, l.pod, options[corev1.PodExecOptions](t, o))
 		case "/attach":
 			l.streams.ServeAttach(w, r, l.pod, options[corev1.PodAttachOptions](t, o))
+		case "/portforward":
+			l.streams.ServePortForward(w, r, l.pod, options[corev1.PodPortForwardOptions](t, o))
 		}
 	}))
 	t.Cleanup(l.server.Close)
@@ -430,19 +440,10 @@ func TestAttach(t *testing.T) {
 		go func() {
 			done <- e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: outW, Stderr: errW})
 		}()
-		// What is printed before it is attached is not seen: print until it is.
-		stop := make(chan struct{})
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(time.Millisecond):
-					l.put(t, 1, at+"stdout F out\n"+at+"stderr F err\n")
-				}
-			}
-		})
+		if id := <-l.attached; id != running {
+			t.Errorf("attached to %s", id)
+		}
+		l.put(t, 1, at+"stdout F out\n"+at+"stderr F err\n")
 		out, errs := bufio.NewReader(outR), bufio.NewReader(errR)
 		if line, err := out.ReadString('\n'); line != "out\n" {
 			t.Fatal(line, err)
@@ -450,10 +451,86 @@ func TestAttach(t *testing.T) {
 		if line, err := errs.ReadString('\n'); line != "err\n" {
 			t.Fatal(line, err)
 		}
-		close(stop)
-		wg.Wait()
-		go io.Copy(io.Discard, out)
-		go io.Copy(io.Discard, errs)
+		l.set(running, container.Exited, container.Event{Kind: container.ContainerExited, ContainerID: running})
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Stdin is that of the container of the test.
+func (m *machine) Stdin(context.Context, string) (io.WriteCloser, error) { return m.stdin, nil }
+
+func (m *machine) CloseStdin(context.Context, string) error {
+	close(m.stdinClosed)
+	return nil
+}
+
+func (m *machine) Resize(_ context.Context, _ string, size container.Size) error {
+	m.resized <- size
+	return nil
+}
+
+func TestAttachWithStdin(t *testing.T) {
+	each(t, func(t *testing.T, l *lab, open func(string, any) remotecommand.Executor) {
+		if strings.HasSuffix(t.Name(), "v4") {
+			return // has no end of standard input
+		}
+		l.put(t, 1, "")
+		l.pod.Spec.Containers[0].Stdin, l.pod.Spec.Containers[0].StdinOnce = true, true
+		in, stdin := io.Pipe()
+		l.stdin, l.stdinClosed = stdin, make(chan struct{})
+		e := open("attach", &corev1.PodAttachOptions{Stdin: true, Stdout: true})
+		done := make(chan error, 1)
+		var out bytes.Buffer
+		go func() {
+			done <- e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: strings.NewReader("typed"), Stdout: &out})
+		}()
+		if typed, err := io.ReadAll(in); err != nil || string(typed) != "typed" {
+			t.Errorf("%q, %v", typed, err)
+		}
+		<-l.stdinClosed
+		<-l.attached
+		l.put(t, 1, at+"stdout F answer\n")
+		l.set(running, container.Exited, container.Event{Kind: container.ContainerExited, ContainerID: running})
+		if err := <-done; err != nil || out.String() != "answer\n" {
+			t.Errorf("%q, %v", &out, err)
+		}
+	})
+}
+
+func TestAttachWithTerminal(t *testing.T) {
+	each(t, func(t *testing.T, l *lab, open func(string, any) remotecommand.Executor) {
+		l.put(t, 1, "")
+		l.pod.Spec.Containers[0].Stdin, l.pod.Spec.Containers[0].TTY = true, true
+		in, stdin := io.Pipe()
+		l.stdin, l.resized = stdin, make(chan container.Size, 2)
+		q := make(queue, 1)
+		q <- remotecommand.TerminalSize{Width: 80, Height: 24}
+		defer close(q)
+		typed, typing := io.Pipe()
+		outR, outW := io.Pipe()
+		e := open("attach", &corev1.PodAttachOptions{Stdin: true, Stdout: true, TTY: true})
+		done := make(chan error, 1)
+		go func() {
+			done <- e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: typed, Stdout: outW, Tty: true, TerminalSizeQueue: q})
+		}()
+		if size := <-l.resized; size != (container.Size{Width: 80, Height: 24}) {
+			t.Errorf("size %v", size)
+		}
+		<-l.attached
+		screen := make([]byte, 2)
+		l.put(t, 1, at+"stdout P $ \n") // no line yet
+		if _, err := io.ReadFull(outR, screen); err != nil || string(screen) != "$ " {
+			t.Fatalf("%q, %v", screen, err)
+		}
+		if _, err := typing.Write([]byte("\x04")); err != nil {
+			t.Fatal(err)
+		}
+		key := make([]byte, 1)
+		if _, err := in.Read(key); err != nil || key[0] != 4 {
+			t.Errorf("%q, %v", key, err)
+		}
 		l.set(running, container.Exited, container.Event{Kind: container.ContainerExited, ContainerID: running})
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -483,12 +560,12 @@ func TestRefused(t *testing.T) {
 		{waiting("ErrImagePull"), "log", "", 400, `container "c" in pod "p" is waiting to start: image can't be pulled`},
 		{waiting("ImagePullBackOff"), "attach", `"stdout":true`, 400, `container "c" in pod "p" is waiting to start: trying and failing to pull image`},
 		{waiting("CrashLoopBackOff"), "log", `"previous":true`, 400, `previous terminated container "c" in pod "p" not found`},
+		{func(*corev1.Pod) {}, "portforward", `"ports":[0]`, 400, "port 0 of pod p: must be between 1 and 65535"},
 		{func(p *corev1.Pod) {
 			p.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3, ContainerID: "containerd://u1.c.1"}}
 		}, "exec", `"command":["x"],"stdout":true`, 404, `container not found ("c"): it has terminated with exit code 3`},
 		{func(*corev1.Pod) {}, "exec", `"stdout":true`, 400, "exec needs a command"},
 		{func(*corev1.Pod) {}, "exec", `"command":["x"]`, 400, "you must specify at least 1 of stdin, stdout, stderr"},
-		{func(*corev1.Pod) {}, "attach", `"stdin":true,"stdout":true`, 400, `container "c" in pod "p": attaching to standard input is not supported; attach without it, or use exec`},
 		{func(p *corev1.Pod) { p.Status.ContainerStatuses[0].ContainerID = "containerd://strange" }, "log", "", 500, `Internal error occurred: container ID "strange" of container "c" in pod "p" has no attempt`},
 	} {
 		l := newLab(t)

@@ -8,7 +8,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -50,6 +52,9 @@ type Behaviour struct {
 
 	// Exec answers a process executed in it. It may be nil.
 	Exec func(ctx context.Context, e container.ExecSpec) (int, error)
+
+	// Dial answers a connection to its sandbox. It may be nil.
+	Dial func(port uint16) (net.Conn, error)
 }
 
 // Fault is a failure of one call to come.
@@ -519,6 +524,46 @@ func (r *Runtime) Exec(ctx context.Context, id string, e container.ExecSpec) (in
 	code, err := c.behaviour.Exec(ctx, e)
 	return code, cmp.Or(err, late)
 }
+
+// Dial implements [container.Runtime]: where no container answers, nobody listens.
+func (r *Runtime) Dial(_ context.Context, sandbox string, port uint16) (net.Conn, error) {
+	late, err := r.begin("Dial")
+	_, ok := r.sandboxes[sandbox]
+	var dial func(uint16) (net.Conn, error)
+	for _, c := range r.sorted() {
+		if c.Sandbox == sandbox && c.State == container.Running && c.behaviour.Dial != nil {
+			dial = c.behaviour.Dial
+		}
+	}
+	r.end()
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, fmt.Errorf("sandbox %s: %w", sandbox, container.ErrNotFound)
+	case late != nil:
+		return nil, late
+	case dial == nil:
+		return nil, fmt.Errorf("sandbox %s: port %d: %w", sandbox, port, syscall.ECONNREFUSED)
+	}
+	return dial(port)
+}
+
+// Stdin implements [container.Runtime]: what is written leads nowhere.
+func (r *Runtime) Stdin(_ context.Context, id string) (io.WriteCloser, error) {
+	if spec, ok := r.Spec(id); ok && !spec.Stdin {
+		return nil, fmt.Errorf("standard input of container %s: it has none: %w", id, container.ErrInvalid)
+	}
+	if err := r.touch("Stdin", id); err != nil {
+		return nil, err
+	}
+	return nowhere{io.Discard}, nil
+}
+
+type nowhere struct{ io.Writer }
+
+// Close implements [io.Closer].
+func (nowhere) Close() error { return nil }
 
 // CloseStdin implements [container.Runtime].
 func (r *Runtime) CloseStdin(_ context.Context, id string) error {

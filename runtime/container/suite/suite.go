@@ -86,6 +86,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Subject) {
 		{"a broken sandbox is mended", mending},
 		{"a sandbox goes with its containers", removeSandbox},
 		{"processes executed in a container", execute},
+		{"standard input and ports that are not there", refused},
 		{"images come and go", images},
 		{"images are pulled", pulls},
 		{"a registry may refuse", refusals},
@@ -326,9 +327,13 @@ func unknown(s *scene) {
 	s.must(s.Runtime.RemoveSandbox(s.ctx, "nothing"))
 	s.is("start", s.Runtime.Start(s.ctx, "nothing"), container.ErrNotFound)
 	s.is("signal", s.Runtime.Signal(s.ctx, "nothing", syscall.SIGTERM), container.ErrNotFound)
+	_, err := s.Runtime.Stdin(s.ctx, "nothing")
+	s.is("standard input", err, container.ErrNotFound)
+	_, err = s.Runtime.Dial(s.ctx, "nothing", 80)
+	s.is("connection", err, container.ErrNotFound)
 	s.is("end of input", s.Runtime.CloseStdin(s.ctx, "nothing"), container.ErrNotFound)
 	s.is("resize", s.Runtime.Resize(s.ctx, "nothing", container.Size{Width: 80, Height: 25}), container.ErrNotFound)
-	_, err := s.Runtime.Container(s.ctx, "nothing")
+	_, err = s.Runtime.Container(s.ctx, "nothing")
 	s.is("container", err, container.ErrNotFound)
 	_, err = s.Runtime.Exec(s.ctx, "nothing", container.ExecSpec{Command: Exit3})
 	s.is("exec", err, container.ErrNotFound)
@@ -449,6 +454,26 @@ func execute(s *scene) {
 	if n := s.times(container.ContainerExited, "c1"); n > 0 || s.container("c1").State != container.Running {
 		s.Errorf("the container itself ended, told %d times", n)
 	}
+}
+
+func refused(s *scene) {
+	s.sandbox("p1")
+	s.start("p1", "c1", Forever)
+	_, err := s.Runtime.Stdin(s.ctx, "c1")
+	s.is("standard input of a container made without", err, container.ErrInvalid)
+	_, err = s.Runtime.Dial(s.ctx, "p1", 80)
+	s.is("connection where nobody listens", err, syscall.ECONNREFUSED)
+	made := s.spec("p1", "c2", Forever)
+	made.Stdin = true
+	s.must(s.Runtime.Create(s.ctx, made))
+	_, err = s.Runtime.Stdin(s.ctx, "c2")
+	s.is("standard input before the start", err, container.ErrNotReady)
+	s.must(s.Runtime.Start(s.ctx, "c2"))
+	in, err := s.Runtime.Stdin(s.ctx, "c2")
+	s.must(err)
+	_, err = io.WriteString(in, "hello")
+	s.must(err)
+	s.must(in.Close())
 }
 
 func images(s *scene) {

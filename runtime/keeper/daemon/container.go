@@ -27,6 +27,7 @@ type container struct {
 	file    *logFile
 	lost    int64 // bytes dropped since the last that could be written
 	lostWhy error
+	lookers int // who see what is printed as it comes
 
 	streams []*stream
 }
@@ -171,6 +172,21 @@ func (c *container) drain(ctx context.Context) {
 	}
 }
 
+// attach writes everything at once from now on, until detach.
+func (c *container) attach() (detach func()) {
+	c.mu.Lock()
+	c.lookers++
+	c.mu.Unlock()
+	for _, s := range c.streams {
+		s.wake() // for the beginning of a line that is there already
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.lookers--
+	}
+}
+
 // forget stops, writes what is left and removes the state. The log stays.
 func (c *container) forget() error {
 	for _, s := range c.streams {
@@ -181,7 +197,7 @@ func (c *container) forget() error {
 	}
 	for _, s := range c.streams {
 		<-s.done
-		s.work(true)
+		s.work(atEnd)
 	}
 	c.close()
 	return removeState(c.state)
@@ -219,7 +235,7 @@ func (s *stream) wake() {
 // the poller.
 func (s *stream) run() {
 	defer close(s.done)
-	s.work(false) // what the last keeper left
+	s.work(inLines) // what the last keeper left
 	for {
 		var looks []chan<- struct{}
 		s.mu.Lock()
@@ -229,16 +245,14 @@ func (s *stream) run() {
 		if stop {
 			return
 		}
-		if !s.await(looks) {
-			continue
-		}
-		s.work(false)
+		s.await(looks)
+		s.work(inLines)
 	}
 }
 
-// await waits for data and moves it into the journal. It returns false when
-// it was woken before. looks are closed when the FIFO's end is seen, else put back.
-func (s *stream) await(looks []chan<- struct{}) bool {
+// await waits for data and moves it into the journal, or until it is woken.
+// looks are closed when the FIFO's end is seen, else put back.
+func (s *stream) await(looks []chan<- struct{}) {
 	err := s.raw.Read(func(fd uintptr) bool {
 		for {
 			n, err := s.journal.fill(int(fd))
@@ -256,7 +270,7 @@ func (s *stream) await(looks []chan<- struct{}) bool {
 			}
 			// Nothing in it and nobody writes: not yet, or no more.
 			s.idle()
-			s.work(true)
+			s.work(atEnd)
 			for _, ch := range looks {
 				close(ch)
 			}
@@ -270,19 +284,17 @@ func (s *stream) await(looks []chan<- struct{}) bool {
 		s.mu.Unlock()
 	}
 	if err == nil {
-		return true
+		return
 	}
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		// The poller refuses what it took before: the keeper cannot do its work.
 		panic(fmt.Errorf("wait for %s of container %s: %w", s.name, s.c.want.ContainerID, err))
 	}
 	_ = s.fifo.SetReadDeadline(time.Time{}) // cannot fail: run alone closes nothing
-	return false
 }
 
-// work writes what is in the journal to the log: whole lines, or everything if
-// final.
-func (s *stream) work(final bool) {
+// work writes what is in the journal to the log.
+func (s *stream) work(m manner) {
 	if s.journal.pending() == 0 {
 		return
 	}
@@ -290,6 +302,9 @@ func (s *stream) work(final bool) {
 	defer func() { s.c.turns <- b }()
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
+	if s.c.lookers > 0 {
+		m = live
+	}
 	for {
 		data, err := s.journal.read(b.raw[:])
 		if err != nil {
@@ -298,7 +313,7 @@ func (s *stream) work(final bool) {
 			return
 		}
 		now := time.Now()
-		text, used := appendEntries(b.text[:0], now, s.name, data, final)
+		text, used := appendEntries(b.text[:0], now, s.name, data, m)
 		b.text = text
 		if used == 0 {
 			break
@@ -328,7 +343,7 @@ func (s *stream) idle() {
 func (c *container) write(s *stream, now time.Time, text []byte, used int64) {
 	if c.lost > 0 {
 		notice, _ := appendEntries(nil, now, "stderr",
-			fmt.Appendf(nil, "troupe-keeper: %d bytes of output lost: %v\n", c.lost, c.lostWhy), true)
+			fmt.Appendf(nil, "troupe-keeper: %d bytes of output lost: %v\n", c.lost, c.lostWhy), atEnd)
 		text = append(notice, text...)
 	}
 	err := func() error {

@@ -16,10 +16,19 @@ const textSize = 256 << 10
 // stampFormat has a fixed width: a write that is done again has the same length.
 const stampFormat = "2006-01-02T15:04:05.000000000Z"
 
+// manner of writing a stream.
+type manner uint8
+
+const (
+	inLines manner = iota // whole lines; what has no newline yet stays
+	atEnd                 // what is left is the last that comes
+	live                  // somebody looks on: everything, as it comes
+)
+
 // appendEntries appends data's lines to dst as log entries of stream and
-// returns how much of data they hold. What has no newline yet stays, unless
-// final; so does what would make dst longer than textSize.
-func appendEntries(dst []byte, now time.Time, stream string, data []byte, final bool) ([]byte, int) {
+// returns how much of data they hold. What would make dst longer than textSize
+// stays.
+func appendEntries(dst []byte, now time.Time, stream string, data []byte, m manner) ([]byte, int) {
 	stamp := now.UTC().AppendFormat(make([]byte, 0, len(stampFormat)), stampFormat)
 	entry := func(tag byte, line []byte) {
 		dst = append(dst, stamp...)
@@ -36,7 +45,7 @@ func appendEntries(dst []byte, now time.Time, stream string, data []byte, final 
 		switch {
 		case i >= 0:
 			line := rest[:i]
-			if i > 0 && line[i-1] == '\r' { // as containerd does; terminals end lines so
+			if m != live && i > 0 && line[i-1] == '\r' { // as containerd does; terminals end lines so
 				line = line[:i-1]
 			}
 			entry('F', line)
@@ -44,7 +53,7 @@ func appendEntries(dst []byte, now time.Time, stream string, data []byte, final 
 		case len(rest) > maxLine:
 			entry('P', rest[:maxLine])
 			used += maxLine
-		case final:
+		case m != inLines:
 			entry('P', rest)
 			used = len(data)
 		default:

@@ -99,7 +99,11 @@ func next(t *testing.T, j *journal, final bool) ([]byte, int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, used := appendEntries(nil, time.Now(), "stdout", data, final)
+	m := inLines
+	if final {
+		m = atEnd
+	}
+	text, used := appendEntries(nil, time.Now(), "stdout", data, m)
 	return text, int64(used)
 }
 
@@ -228,22 +232,23 @@ func TestEntries(t *testing.T) {
 	const at = "2026-07-26T08:11:12.000013000Z stdout "
 	long := strings.Repeat("l", maxLine)
 	for name, c := range map[string]struct {
-		data  string
-		final bool
-		want  string
-		left  string
+		data   string
+		manner manner
+		want   string
+		left   string
 	}{
 		"lines":                        {data: "a\nb c\n\n", want: at + "F a\n" + at + "F b c\n" + at + "F \n"},
 		"an unfinished line waits":     {data: "a\nb", want: at + "F a\n", left: "b"},
-		"an unfinished line ends":      {data: "a\nb", final: true, want: at + "F a\n" + at + "P b\n"},
+		"an unfinished line ends":      {data: "a\nb", manner: atEnd, want: at + "F a\n" + at + "P b\n"},
 		"a terminal's line":            {data: "a\r\n\r\n", want: at + "F a\n" + at + "F \n"},
 		"the longest line":             {data: long + "\n", want: at + "F " + long + "\n"},
 		"a longer line":                {data: long + "rest\n", want: at + "P " + long + "\n" + at + "F rest\n"},
 		"a longer line unfinished":     {data: long + "rest", want: at + "P " + long + "\n", left: "rest"},
 		"as long as one can be, waits": {data: long, left: long},
-		"nothing":                      {final: true},
+		"nothing":                      {manner: atEnd},
+		"somebody looks on":            {data: "a\r\nb\r", manner: live, want: at + "F a\r\n" + at + "P b\r\n"},
 	} {
-		got, used := appendEntries(nil, now, "stdout", []byte(c.data), c.final)
+		got, used := appendEntries(nil, now, "stdout", []byte(c.data), c.manner)
 		if string(got) != c.want || c.data[used:] != c.left {
 			t.Errorf("%s: %.200q left %.50q", name, got, c.data[used:])
 		}
@@ -261,7 +266,11 @@ func FuzzEntries(f *testing.F) {
 			off += n
 			for {
 				var used int
-				log, used = appendEntries(log[:len(log):len(log)], time.Now(), "stdout", rest, off == len(data))
+				m := inLines
+				if off == len(data) {
+					m = atEnd
+				}
+				log, used = appendEntries(log[:len(log):len(log)], time.Now(), "stdout", rest, m)
 				rest = rest[used:]
 				if used == 0 || len(log) >= textSize {
 					break

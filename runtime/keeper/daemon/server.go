@@ -199,12 +199,19 @@ func (s *server) halt() {
 func (s *server) serve(ctx context.Context, conn net.Conn) {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	defer conn.Close()
+	detach := func() {}
+	defer func() { detach() }()
 	in := bufio.NewScanner(conn)
 	for in.Scan() {
 		var q keeper.Request
 		a := keeper.Response{Version: keeper.Version}
 		err := json.Unmarshal(in.Bytes(), &q)
-		if err == nil {
+		switch {
+		case err != nil:
+		case q.Op == keeper.OpAttach:
+			detach()
+			detach, err = s.attach(q.ContainerID)
+		default:
 			a.Logs, err = s.answer(ctx, q)
 		}
 		if err != nil {
@@ -262,6 +269,15 @@ func (s *server) answer(ctx context.Context, q keeper.Request) ([]keeper.Log, er
 		return logs, nil
 	}
 	return nil, fmt.Errorf("operation %q is not known to this keeper", q.Op)
+}
+
+func (s *server) attach(id string) (detach func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.containers[id]; c != nil {
+		return c.attach(), nil
+	}
+	return func() {}, fmt.Errorf("container %s is not followed", id)
 }
 
 func (s *server) follow(want keeper.Log) error {
