@@ -90,6 +90,39 @@ func TestTooManyRequestsAtOnceAreRefused(t *testing.T) {
 	}
 }
 
+func TestTheLimitCanBeChanged(t *testing.T) {
+	inside, release := make(chan struct{}, 2), make(chan struct{})
+	g := &Gateway{config: Config{Log: slog.New(slog.NewTextHandler(io.Discard, nil))}}
+	h := g.filtered(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("stay") {
+			inside <- struct{}{}
+			<-release
+		}
+	}))
+	var wg sync.WaitGroup
+	stay := func() {
+		wg.Go(func() { ask(h, "/api/v1/pods?stay") })
+		<-inside
+	}
+	want := func(what string, want int) {
+		t.Helper()
+		if code, _, _ := ask(h, "/api/v1/pods"); code != want {
+			t.Errorf("%s: %d, want %d", what, code, want)
+		}
+	}
+	g.Limit(1, 1)
+	stay()
+	want("the only place is taken", http.StatusTooManyRequests)
+	g.Limit(2, 1)
+	want("there are more", http.StatusOK)
+	stay()
+	g.Limit(1, 1)
+	want("those under way do not count any more", http.StatusOK)
+	close(release)
+	wg.Wait()
+	want("and all are gone", http.StatusOK)
+}
+
 func TestARequestEndsWithItsTime(t *testing.T) {
 	h, release := stuck(t)
 	defer release()

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/emicklei/go-restful/v3"
@@ -55,7 +56,7 @@ type Config struct {
 
 // The limits on what clients may ask.
 const (
-	maxReads       = 400              // requests at once, watches and streams not counted
+	maxReads       = 400              // requests at once, watches and streams not counted; see Limit
 	maxWrites      = 200              // the same, of those that write
 	maxBody        = 3 << 20          // bytes of a request's body
 	requestTimeout = 60 * time.Second // of anything but watches and streams
@@ -71,6 +72,8 @@ type Gateway struct {
 	handler   http.Handler
 	codecs    serializer.CodecFactory
 	container *restful.Container
+	limited   func(reads, writes int) http.Handler // what stands behind the limit on requests at once
+	limit     atomic.Pointer[http.Handler]
 }
 
 // New builds the handlers. Nothing runs until a request comes.
@@ -185,12 +188,28 @@ func (g *Gateway) filtered(h http.Handler) http.Handler {
 	h = filters.WithWarningRecorder(h)
 	h = withTimeout(h)
 	h = withPatience(h)
-	h = genericfilters.WithMaxInFlightLimit(h, maxReads, maxWrites, longRunning)
+	h = g.withLimit(h)
 	h = filters.WithCacheControl(h)
 	h = filters.WithRequestInfo(h, requestInfos)
 	h = filters.WithRequestReceivedTimestamp(h)
 	h = filters.WithAuditInit(h) // the handlers of patches rely on it
 	return g.withRecovery(h)
+}
+
+// withLimit answers 429 to the requests past the limit.
+func (g *Gateway) withLimit(h http.Handler) http.Handler {
+	g.limited = func(reads, writes int) http.Handler {
+		return genericfilters.WithMaxInFlightLimit(h, reads, writes, longRunning)
+	}
+	g.Limit(maxReads, maxWrites)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*g.limit.Load()).ServeHTTP(w, r) })
+}
+
+// Limit sets how many requests that read, and that write, are served at once.
+// Those under way go on, and do not count any more.
+func (g *Gateway) Limit(reads, writes int) {
+	h := g.limited(reads, writes)
+	g.limit.Store(&h)
 }
 
 // Handler answers REST requests itself and leaves gRPC calls to grpc; nil: there are none.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/kubectl/pkg/util/templates"
 
+	"github.com/troupe-sh/troupe/cmd/internal/config"
 	"github.com/troupe-sh/troupe/cmd/internal/place"
 	"github.com/troupe-sh/troupe/sdk"
 )
@@ -32,24 +34,18 @@ const (
 	logTail      = 20
 )
 
-// agentFlags are the flags of "up" that trouped has too, passed on as given.
+// agentFlags are the settings of "up", which are trouped's: flags that were
+// given are passed on as they are.
 type agentFlags struct {
-	flags *pflag.FlagSet
-	dirs  place.Dirs
+	flags  *pflag.FlagSet
+	config config.Config
+	file   string
 }
 
 func addAgentFlags(flags *pflag.FlagSet) *agentFlags {
-	f := &agentFlags{flags: pflag.NewFlagSet("trouped", pflag.ContinueOnError)}
-	addDirFlags(f.flags, &f.dirs)
-	f.flags.String("name", "", "This machine's name in the cluster (default its host name)")
-	f.flags.String("containerd", "", "The socket of the containerd to use (default the machine's own if it answers, else one that the agent runs itself)")
-	f.flags.String("containerd-namespace", "", "The containerd namespace, for this agent alone (default troupe, with another data directory named after it)")
-	f.flags.String("cgroup-parent", "", "The cgroup that the pods' cgroups stand in, for this agent alone (default like the containerd namespace)")
-	f.flags.String("config", "", "A file with further settings")
-	f.flags.String("pod-cidr", "10.244.0.0/16", "The addresses of all pods of the cluster; each machine gets a /24 of it")
-	f.flags.Duration("restart-backoff", 10*time.Second, "How long a container that ended again waits before its second restart; doubles up to 5m")
-	f.flags.String("certs-dir", "/etc/troupe/certs.d", "How to reach image registries: HOST/hosts.toml with certificates, mirrors and plain HTTP, as containerd reads it")
-	f.flags.String("log-level", "info", "debug, info, warn or error")
+	f := &agentFlags{flags: pflag.NewFlagSet("trouped", pflag.ContinueOnError), config: *config.Default()}
+	config.AddFlags(f.flags, &f.config, "socket") // which every command has
+	f.flags.StringVar(&f.file, "config", "", "A file with these settings and more; \"troupe config schema\" prints which")
 	flags.AddFlagSet(f.flags)
 	return f
 }
@@ -59,9 +55,33 @@ func addDirFlags(flags *pflag.FlagSet, d *place.Dirs) {
 	flags.StringVar(&d.Run, "run-dir", place.RunDir, "Where the agent keeps what does not")
 }
 
+// complete reads the file, over which flags go.
+func (f *agentFlags) complete(socket string) error {
+	given := map[*pflag.Flag]string{}
+	f.flags.VisitAll(func(fl *pflag.Flag) {
+		if fl.Changed {
+			given[fl] = fl.Value.String()
+		}
+	})
+	if f.file != "" {
+		if err := config.Load(&f.config, f.file); err != nil {
+			return err
+		}
+	}
+	for fl, value := range given {
+		if err := fl.Value.Set(value); err != nil {
+			return fmt.Errorf("--%s: %w", fl.Name, err)
+		}
+	}
+	if socket != "" {
+		f.config.Socket = socket
+	}
+	return f.config.Complete()
+}
+
 // args are the flags that were given, for trouped.
-func (f *agentFlags) args(socket string) []string {
-	out := []string{"--socket=" + socket}
+func (f *agentFlags) args() []string {
+	out := []string{"--socket=" + f.config.Socket}
 	f.flags.VisitAll(func(fl *pflag.Flag) {
 		if fl.Changed {
 			out = append(out, "--"+fl.Name+"="+fl.Value.String())
@@ -72,10 +92,15 @@ func (f *agentFlags) args(socket string) []string {
 
 // socketOf is the socket of an agent with these directories, unless one was named.
 func socketOf(cmd *cobra.Command, a *agent, d place.Dirs) string {
+	return cmp.Or(socketNamed(cmd, a), d.Socket())
+}
+
+// socketNamed is the socket that a flag or the environment names.
+func socketNamed(cmd *cobra.Command, a *agent) string {
 	if cmd.Flags().Changed("socket") || os.Getenv("TROUPE_SOCKET") != "" {
 		return a.socket
 	}
-	return d.Socket()
+	return ""
 }
 
 func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
@@ -103,18 +128,19 @@ func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
 	cmd.Flags().BoolVar(&detach, "detach", false, "Run the agent in the background")
 	cmd.Flags().BoolVar(&restart, "restart", true, "With --detach: start the agent again when it ends without \"troupe down\"")
 	cmd.Flags().DurationVar(&wait, "wait", time.Minute, "How long to wait with --detach until the node is Ready")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		if f.dirs, err = f.dirs.Resolve(); err != nil {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := f.complete(socketNamed(cmd, a)); err != nil {
 			return err
 		}
-		a.socket = socketOf(cmd, a, f.dirs)
+		dirs := f.config.Dirs()
+		a.socket = f.config.Socket
 		trouped, err := findAgent()
 		if err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeoutCause(cmd.Context(), wait, fmt.Errorf("its node is not Ready after %s", wait))
 		defer cancel()
-		if pid, err := runningAgent(ctx, f.dirs); err != nil {
+		if pid, err := runningAgent(ctx, dirs); err != nil {
 			return err
 		} else if pid != 0 && detach {
 			node, err := waitReady(ctx, a)
@@ -124,16 +150,16 @@ func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
 			fmt.Fprintf(streams.Out, "node %s is Ready: the agent, process %d, runs already\n", node, pid)
 			return nil
 		} else if pid != 0 {
-			return fmt.Errorf("an agent with the run directory %s is there already, process %d: stop it with \"troupe down\", or give this one other directories", f.dirs.Run, pid)
+			return fmt.Errorf("an agent with the run directory %s is there already, process %d: stop it with \"troupe down\", or give this one other directories", dirs.Run, pid)
 		}
-		args := append([]string{trouped}, f.args(a.socket)...)
+		args := append([]string{trouped}, f.args()...)
 		if !detach {
 			return fmt.Errorf("run %s: %w", trouped, syscall.Exec(trouped, args, os.Environ()))
 		}
 		if restart {
 			args = append(args, "--restart")
 		}
-		return startDetached(ctx, a, f.dirs, args, streams.Out)
+		return startDetached(ctx, a, dirs, args, streams.Out)
 	}
 	return cmd
 }

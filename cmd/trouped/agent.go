@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -35,6 +36,7 @@ import (
 	ownverbs "github.com/troupe-sh/troupe/gateway/agent"
 	"github.com/troupe-sh/troupe/gateway/objects"
 	"github.com/troupe-sh/troupe/messages"
+	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/ctrd"
 	"github.com/troupe-sh/troupe/runtime/keeper"
 	"github.com/troupe-sh/troupe/runtime/pod"
@@ -51,6 +53,9 @@ type agent struct {
 	options *options
 	log     *slog.Logger
 	system  *actor.ActorSystem
+	level   *slog.LevelVar
+	dns     atomic.Pointer[container.DNS] // the machine's own resolvers
+	gateway *gateway.Gateway
 	journal journal.Journal
 	sealer  *seal.Sealer
 	fell    chan error // a tree's budget is spent
@@ -63,10 +68,12 @@ type agent struct {
 
 // run is the agent's life; it ends in order when ctx does.
 func run(ctx context.Context, o *options) (err error) {
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.level})).With("node", o.Name)
+	level := &slog.LevelVar{}
+	level.Set(o.level)
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", o.Name)
 	slog.SetDefault(log)
 	klog.SetSlogLogger(log.With("library", "kubernetes"))
-	if err := o.dirs().Own(); err != nil {
+	if err := o.Dirs().Own(); err != nil {
 		return err
 	}
 	for _, dir := range []string{o.DataDir, o.RunDir} {
@@ -74,7 +81,7 @@ func run(ctx context.Context, o *options) (err error) {
 			return err
 		}
 	}
-	unlock, err := o.dirs().Lock()
+	unlock, err := o.Dirs().Lock()
 	if err != nil {
 		return err
 	}
@@ -84,7 +91,7 @@ func run(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	defer listener.Close()
-	a := &agent{options: o, log: log, system: supervise.NewSystem(log), fell: make(chan error, 2)}
+	a := &agent{options: o, log: log, level: level, system: supervise.NewSystem(log), fell: make(chan error, 2)}
 	defer a.system.Shutdown()
 	defer func() { err = errors.Join(err, a.close()) }()
 
@@ -116,7 +123,8 @@ func run(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	defer server.Close()
-	forget, err := o.dirs().WritePID()
+	a.reloads(ctx)
+	forget, err := o.Dirs().WritePID()
 	if err != nil {
 		return err
 	}
@@ -163,7 +171,7 @@ func (a *agent) guard(ctx context.Context, keep *keeper.Client) error {
 	if err != nil {
 		return err
 	}
-	d := a.options.dirs()
+	d := a.options.Dirs()
 	return keep.Guard(ctx, keeper.Agent{
 		PID: os.Getpid(), Args: append([]string{program}, os.Args[1:]...), Dir: dir, Env: os.Environ(),
 		Output: d.Log(), PIDFile: d.PIDFile(),
@@ -298,6 +306,8 @@ func (a *agent) serve(listener net.Listener, runtime *ctrd.Runtime, keep *keeper
 	if err != nil {
 		return nil, err
 	}
+	a.gateway = g
+	a.apply()
 	own := ownverbs.New(ownverbs.Deps{
 		Version: &messages.Version{Troupe: build.Version(), Kubernetes: build.Kubernetes(), Go: goruntime.Version(), Node: a.options.Name},
 		Trees:   a.trees,

@@ -6,12 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/troupe-sh/troupe/cmd/internal/config"
 )
 
 func TestAJournalWithoutItsKeyIsNotOpened(t *testing.T) {
 	dir := t.TempDir()
 	open := func() error {
-		a := &agent{options: &options{DataDir: dir}, log: slog.New(slog.DiscardHandler)}
+		a := &agent{options: &options{Config: config.Config{DataDir: dir}}, log: slog.New(slog.DiscardHandler)}
 		if err := a.openJournal(); err != nil {
 			return err
 		}

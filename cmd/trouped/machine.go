@@ -47,7 +47,7 @@ func (a *agent) openRuntime(ctx context.Context) (keep *keeper.Client, runtime *
 	address := o.Containerd
 	// What runs already runs in the containerd of last time, and stays there:
 	// in another one everything would be started a second time.
-	last, known, err := o.dirs().Read()
+	last, known, err := o.Dirs().Read()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -72,7 +72,7 @@ func (a *agent) openRuntime(ctx context.Context) (keep *keeper.Client, runtime *
 	case address == "":
 		address = machineContainerd
 	}
-	err = o.dirs().Write(place.Settings{
+	err = o.Dirs().Write(place.Settings{
 		Node: o.Name, RunDir: o.RunDir, Containerd: address, ContainerdNamespace: o.ContainerdNamespace,
 		PrivateContainerd: private, CgroupParent: o.CgroupParent, PodCIDR: o.pods.String(),
 		Network: network,
@@ -152,9 +152,11 @@ func (a *agent) startMachine(ctx context.Context, runtime *ctrd.Runtime) error {
 	if err != nil {
 		return err
 	}
+	a.dns.Store(&dns)
 	_, allocatable := facts.Capacity()
 	m := pod.Machine{
-		Name: a.options.Name, Addrs: machine.Addrs, Memory: facts.Memory, Allocatable: allocatable, LogDir: poddir.LogDir(a.options.DataDir), DNS: dns,
+		Name: a.options.Name, Addrs: machine.Addrs, Memory: facts.Memory, Allocatable: allocatable, LogDir: poddir.LogDir(a.options.DataDir),
+		DNS: func() container.DNS { return *a.dns.Load() },
 	}
 	disk := poddir.New(a.options.DataDir, a.log)
 	registry := a.system.NewLocalPID(actors.RegistryPath)

@@ -17,7 +17,7 @@ type Machine struct {
 	LogDir        string              // DATA/logs/pods
 	ClusterDomain string              // cluster.local if empty
 	PIDs          int64               // of a pod; 0: 4,096
-	DNS           container.DNS
+	DNS           func() container.DNS // its own resolvers, as they are now; nil: none
 }
 
 func (m Machine) addrs() []netip.Addr {
@@ -25,6 +25,13 @@ func (m Machine) addrs() []netip.Addr {
 		return nil
 	}
 	return m.Addrs()
+}
+
+func (m Machine) dns() container.DNS {
+	if m.DNS == nil {
+		return container.DNS{}
+	}
+	return m.DNS()
 }
 
 // LogDirOf is where a pod's logs are, below Machine.LogDir.

@@ -111,11 +111,8 @@ func hostPorts(p *corev1.Pod) ([]container.HostPort, error) {
 func dns(p *corev1.Pod, m Machine) container.DNS {
 	var d container.DNS
 	if p.Spec.DNSPolicy != corev1.DNSNone {
-		d = container.DNS{
-			Servers:  slices.Clone(m.DNS.Servers),
-			Searches: slices.Clone(m.DNS.Searches),
-			Options:  slices.Clone(m.DNS.Options),
-		}
+		own := m.dns()
+		d = container.DNS{Servers: slices.Clone(own.Servers), Searches: slices.Clone(own.Searches), Options: slices.Clone(own.Options)}
 	}
 	c := p.Spec.DNSConfig
 	if c == nil {

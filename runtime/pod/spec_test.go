@@ -111,7 +111,8 @@ func TestResources(t *testing.T) {
 func TestSandboxSpec(t *testing.T) {
 	yes := true
 	two := "2"
-	m := Machine{Name: "n1", DNS: container.DNS{Servers: []string{"192.0.2.53"}, Searches: []string{"example"}, Options: []string{"ndots:1", "edns0"}}}
+	own := container.DNS{Servers: []string{"192.0.2.53"}, Searches: []string{"example"}, Options: []string{"ndots:1", "edns0"}}
+	m := Machine{Name: "n1", DNS: func() container.DNS { return own }}
 	p := of("", "a")
 	p.Name = strings.Repeat("n", 62) + "-long"
 	p.Spec.ShareProcessNamespace = &yes
@@ -133,7 +134,7 @@ func TestSandboxSpec(t *testing.T) {
 	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" {
 		t.Error(d)
 	}
-	if m.DNS.Options[0] != "ndots:1" {
+	if own.Options[0] != "ndots:1" {
 		t.Error("the machine's own configuration was changed")
 	}
 	p.Spec.DNSPolicy, p.Spec.HostNetwork = corev1.DNSNone, true

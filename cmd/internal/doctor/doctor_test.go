@@ -81,15 +81,15 @@ func (f *fit) Output(context.Context, string, ...string) (string, error) {
 	return f.output, f.outputErr
 }
 
-func (f *fit) Room(dir string) (Room, error)         { return f.rooms[dir], nil }
-func (f *fit) OpenFiles() (uint64, error)            { return f.openFiles, nil }
-func (f *fit) Root() bool                            { return f.root }
-func (f *fit) Namespaces() error                     { return f.namespaces }
-func (f *fit) Links() error                          { return f.links }
-func (f *fit) Nftables() error                       { return f.nftables }
-func (f *fit) Addrs() ([]netip.Prefix, error)        { return f.addrs, nil }
-func (f *fit) Now() (time.Time, bool, error)         { return f.now, f.kept, nil }
-func (f *fit) Listens(context.Context, string) error { return f.listens }
+func (f *fit) Room(dir string) (Room, error)                      { return f.rooms[dir], nil }
+func (f *fit) OpenFiles() (uint64, error)                         { return f.openFiles, nil }
+func (f *fit) Root() bool                                         { return f.root }
+func (f *fit) Namespaces() error                                  { return f.namespaces }
+func (f *fit) Links() error                                       { return f.links }
+func (f *fit) Nftables() error                                    { return f.nftables }
+func (f *fit) Addrs() ([]netip.Prefix, error)                     { return f.addrs, nil }
+func (f *fit) Now() (time.Time, bool, error)                      { return f.now, f.kept, nil }
+func (f *fit) Listens(context.Context, string) error              { return f.listens }
 func (f *fit) Containerd(context.Context, string) (string, error) { return f.containerd, f.connect }
 
 func (f *fit) Agent(context.Context, Subject) (Agent, error) { return f.agent, f.agentErr }
