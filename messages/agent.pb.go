@@ -599,6 +599,144 @@ func (x *Image) GetSize() int64 {
 	return 0
 }
 
+// PullImage is answered by PullSteps.
+type PullImage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Username      string                 `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"` // at the registry; empty: nobody in particular
+	Password      string                 `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullImage) Reset() {
+	*x = PullImage{}
+	mi := &file_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullImage) ProtoMessage() {}
+
+func (x *PullImage) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullImage.ProtoReflect.Descriptor instead.
+func (*PullImage) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PullImage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PullImage) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *PullImage) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// PullStep is a moment of a pull. What there is to bring is found out on the way.
+type PullStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Layers        int64                  `protobuf:"varint,1,opt,name=layers,proto3" json:"layers,omitempty"`
+	LayersHere    int64                  `protobuf:"varint,2,opt,name=layers_here,json=layersHere,proto3" json:"layers_here,omitempty"`
+	Bytes         int64                  `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	BytesHere     int64                  `protobuf:"varint,4,opt,name=bytes_here,json=bytesHere,proto3" json:"bytes_here,omitempty"`
+	Image         *Image                 `protobuf:"bytes,5,opt,name=image,proto3" json:"image,omitempty"` // in the last one alone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullStep) Reset() {
+	*x = PullStep{}
+	mi := &file_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullStep) ProtoMessage() {}
+
+func (x *PullStep) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullStep.ProtoReflect.Descriptor instead.
+func (*PullStep) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PullStep) GetLayers() int64 {
+	if x != nil {
+		return x.Layers
+	}
+	return 0
+}
+
+func (x *PullStep) GetLayersHere() int64 {
+	if x != nil {
+		return x.LayersHere
+	}
+	return 0
+}
+
+func (x *PullStep) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *PullStep) GetBytesHere() int64 {
+	if x != nil {
+		return x.BytesHere
+	}
+	return 0
+}
+
+func (x *PullStep) GetImage() *Image {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
 // RemoveImage is answered by ImageRemoved.
 type RemoveImage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -609,7 +747,7 @@ type RemoveImage struct {
 
 func (x *RemoveImage) Reset() {
 	*x = RemoveImage{}
-	mi := &file_agent_proto_msgTypes[11]
+	mi := &file_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +759,7 @@ func (x *RemoveImage) String() string {
 func (*RemoveImage) ProtoMessage() {}
 
 func (x *RemoveImage) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[11]
+	mi := &file_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +772,7 @@ func (x *RemoveImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImage.ProtoReflect.Descriptor instead.
 func (*RemoveImage) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RemoveImage) GetName() string {
@@ -653,7 +791,7 @@ type ImageRemoved struct {
 
 func (x *ImageRemoved) Reset() {
 	*x = ImageRemoved{}
-	mi := &file_agent_proto_msgTypes[12]
+	mi := &file_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +803,7 @@ func (x *ImageRemoved) String() string {
 func (*ImageRemoved) ProtoMessage() {}
 
 func (x *ImageRemoved) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[12]
+	mi := &file_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +816,7 @@ func (x *ImageRemoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageRemoved.ProtoReflect.Descriptor instead.
 func (*ImageRemoved) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_proto_rawDescGZIP(), []int{14}
 }
 
 var File_agent_proto protoreflect.FileDescriptor
@@ -723,10 +861,22 @@ const file_agent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05names\x18\x02 \x03(\tR\x05names\x12\x18\n" +
 	"\adigests\x18\x03 \x03(\tR\adigests\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\x03R\x04size\"!\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\"W\n" +
+	"\tPullImage\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x03 \x01(\tR\bpassword\"\xa0\x01\n" +
+	"\bPullStep\x12\x16\n" +
+	"\x06layers\x18\x01 \x01(\x03R\x06layers\x12\x1f\n" +
+	"\vlayers_here\x18\x02 \x01(\x03R\n" +
+	"layersHere\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x1d\n" +
+	"\n" +
+	"bytes_here\x18\x04 \x01(\x03R\tbytesHere\x12&\n" +
+	"\x05image\x18\x05 \x01(\v2\x10.troupe.v1.ImageR\x05image\"!\n" +
 	"\vRemoveImage\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x0e\n" +
-	"\fImageRemoved2\xf5\x02\n" +
+	"\fImageRemoved2\xaf\x03\n" +
 	"\x05Agent\x127\n" +
 	"\n" +
 	"GetVersion\x12\x15.troupe.v1.GetVersion\x1a\x12.troupe.v1.Version\x129\n" +
@@ -735,7 +885,8 @@ const file_agent_proto_rawDesc = "" +
 	"\fRestartActor\x12\x17.troupe.v1.RestartActor\x1a\x19.troupe.v1.ActorRestarted\x129\n" +
 	"\tLoadImage\x12\x14.troupe.v1.ImagePart\x1a\x14.troupe.v1.ImageList(\x01\x129\n" +
 	"\n" +
-	"ListImages\x12\x15.troupe.v1.ListImages\x1a\x14.troupe.v1.ImageList\x12>\n" +
+	"ListImages\x12\x15.troupe.v1.ListImages\x1a\x14.troupe.v1.ImageList\x128\n" +
+	"\tPullImage\x12\x14.troupe.v1.PullImage\x1a\x13.troupe.v1.PullStep0\x01\x12>\n" +
 	"\vRemoveImage\x12\x16.troupe.v1.RemoveImage\x1a\x17.troupe.v1.ImageRemovedB/Z-github.com/troupe-sh/troupe/messages;messagesb\x06proto3"
 
 var (
@@ -750,7 +901,7 @@ func file_agent_proto_rawDescGZIP() []byte {
 	return file_agent_proto_rawDescData
 }
 
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_agent_proto_goTypes = []any{
 	(*GetVersion)(nil),            // 0: troupe.v1.GetVersion
 	(*Version)(nil),               // 1: troupe.v1.Version
@@ -763,31 +914,36 @@ var file_agent_proto_goTypes = []any{
 	(*ListImages)(nil),            // 8: troupe.v1.ListImages
 	(*ImageList)(nil),             // 9: troupe.v1.ImageList
 	(*Image)(nil),                 // 10: troupe.v1.Image
-	(*RemoveImage)(nil),           // 11: troupe.v1.RemoveImage
-	(*ImageRemoved)(nil),          // 12: troupe.v1.ImageRemoved
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*PullImage)(nil),             // 11: troupe.v1.PullImage
+	(*PullStep)(nil),              // 12: troupe.v1.PullStep
+	(*RemoveImage)(nil),           // 13: troupe.v1.RemoveImage
+	(*ImageRemoved)(nil),          // 14: troupe.v1.ImageRemoved
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_agent_proto_depIdxs = []int32{
 	4,  // 0: troupe.v1.ActorList.actors:type_name -> troupe.v1.Actor
-	13, // 1: troupe.v1.Actor.last_failure_time:type_name -> google.protobuf.Timestamp
+	15, // 1: troupe.v1.Actor.last_failure_time:type_name -> google.protobuf.Timestamp
 	10, // 2: troupe.v1.ImageList.images:type_name -> troupe.v1.Image
-	0,  // 3: troupe.v1.Agent.GetVersion:input_type -> troupe.v1.GetVersion
-	2,  // 4: troupe.v1.Agent.ListActors:input_type -> troupe.v1.ListActors
-	5,  // 5: troupe.v1.Agent.RestartActor:input_type -> troupe.v1.RestartActor
-	7,  // 6: troupe.v1.Agent.LoadImage:input_type -> troupe.v1.ImagePart
-	8,  // 7: troupe.v1.Agent.ListImages:input_type -> troupe.v1.ListImages
-	11, // 8: troupe.v1.Agent.RemoveImage:input_type -> troupe.v1.RemoveImage
-	1,  // 9: troupe.v1.Agent.GetVersion:output_type -> troupe.v1.Version
-	3,  // 10: troupe.v1.Agent.ListActors:output_type -> troupe.v1.ActorList
-	6,  // 11: troupe.v1.Agent.RestartActor:output_type -> troupe.v1.ActorRestarted
-	9,  // 12: troupe.v1.Agent.LoadImage:output_type -> troupe.v1.ImageList
-	9,  // 13: troupe.v1.Agent.ListImages:output_type -> troupe.v1.ImageList
-	12, // 14: troupe.v1.Agent.RemoveImage:output_type -> troupe.v1.ImageRemoved
-	9,  // [9:15] is the sub-list for method output_type
-	3,  // [3:9] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	10, // 3: troupe.v1.PullStep.image:type_name -> troupe.v1.Image
+	0,  // 4: troupe.v1.Agent.GetVersion:input_type -> troupe.v1.GetVersion
+	2,  // 5: troupe.v1.Agent.ListActors:input_type -> troupe.v1.ListActors
+	5,  // 6: troupe.v1.Agent.RestartActor:input_type -> troupe.v1.RestartActor
+	7,  // 7: troupe.v1.Agent.LoadImage:input_type -> troupe.v1.ImagePart
+	8,  // 8: troupe.v1.Agent.ListImages:input_type -> troupe.v1.ListImages
+	11, // 9: troupe.v1.Agent.PullImage:input_type -> troupe.v1.PullImage
+	13, // 10: troupe.v1.Agent.RemoveImage:input_type -> troupe.v1.RemoveImage
+	1,  // 11: troupe.v1.Agent.GetVersion:output_type -> troupe.v1.Version
+	3,  // 12: troupe.v1.Agent.ListActors:output_type -> troupe.v1.ActorList
+	6,  // 13: troupe.v1.Agent.RestartActor:output_type -> troupe.v1.ActorRestarted
+	9,  // 14: troupe.v1.Agent.LoadImage:output_type -> troupe.v1.ImageList
+	9,  // 15: troupe.v1.Agent.ListImages:output_type -> troupe.v1.ImageList
+	12, // 16: troupe.v1.Agent.PullImage:output_type -> troupe.v1.PullStep
+	14, // 17: troupe.v1.Agent.RemoveImage:output_type -> troupe.v1.ImageRemoved
+	11, // [11:18] is the sub-list for method output_type
+	4,  // [4:11] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }
@@ -801,7 +957,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	Agent_RestartActor_FullMethodName = "/troupe.v1.Agent/RestartActor"
 	Agent_LoadImage_FullMethodName    = "/troupe.v1.Agent/LoadImage"
 	Agent_ListImages_FullMethodName   = "/troupe.v1.Agent/ListImages"
+	Agent_PullImage_FullMethodName    = "/troupe.v1.Agent/PullImage"
 	Agent_RemoveImage_FullMethodName  = "/troupe.v1.Agent/RemoveImage"
 )
 
@@ -48,6 +49,10 @@ type AgentClient interface {
 	LoadImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImagePart, ImageList], error)
 	// ListImages shows what is present on the machine.
 	ListImages(ctx context.Context, in *ListImages, opts ...grpc.CallOption) (*ImageList, error)
+	// PullImage pulls one from its registry, and says how far it is until the last
+	// message holds the image. NOT_FOUND, PERMISSION_DENIED: the registry's
+	// answer. FAILED_PRECONDITION: it gives none. INVALID_ARGUMENT: no name of an image.
+	PullImage(ctx context.Context, in *PullImage, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PullStep], error)
 	// RemoveImage removes one. NOT_FOUND: no such image.
 	RemoveImage(ctx context.Context, in *RemoveImage, opts ...grpc.CallOption) (*ImageRemoved, error)
 }
@@ -113,6 +118,25 @@ func (c *agentClient) ListImages(ctx context.Context, in *ListImages, opts ...gr
 	return out, nil
 }
 
+func (c *agentClient) PullImage(ctx context.Context, in *PullImage, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PullStep], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Agent_ServiceDesc.Streams[1], Agent_PullImage_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PullImage, PullStep]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_PullImageClient = grpc.ServerStreamingClient[PullStep]
+
 func (c *agentClient) RemoveImage(ctx context.Context, in *RemoveImage, opts ...grpc.CallOption) (*ImageRemoved, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ImageRemoved)
@@ -142,6 +166,10 @@ type AgentServer interface {
 	LoadImage(grpc.ClientStreamingServer[ImagePart, ImageList]) error
 	// ListImages shows what is present on the machine.
 	ListImages(context.Context, *ListImages) (*ImageList, error)
+	// PullImage pulls one from its registry, and says how far it is until the last
+	// message holds the image. NOT_FOUND, PERMISSION_DENIED: the registry's
+	// answer. FAILED_PRECONDITION: it gives none. INVALID_ARGUMENT: no name of an image.
+	PullImage(*PullImage, grpc.ServerStreamingServer[PullStep]) error
 	// RemoveImage removes one. NOT_FOUND: no such image.
 	RemoveImage(context.Context, *RemoveImage) (*ImageRemoved, error)
 	mustEmbedUnimplementedAgentServer()
@@ -168,6 +196,9 @@ func (UnimplementedAgentServer) LoadImage(grpc.ClientStreamingServer[ImagePart, 
 }
 func (UnimplementedAgentServer) ListImages(context.Context, *ListImages) (*ImageList, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListImages not implemented")
+}
+func (UnimplementedAgentServer) PullImage(*PullImage, grpc.ServerStreamingServer[PullStep]) error {
+	return status.Error(codes.Unimplemented, "method PullImage not implemented")
 }
 func (UnimplementedAgentServer) RemoveImage(context.Context, *RemoveImage) (*ImageRemoved, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveImage not implemented")
@@ -272,6 +303,17 @@ func _Agent_ListImages_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_PullImage_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PullImage)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServer).PullImage(m, &grpc.GenericServerStream[PullImage, PullStep]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_PullImageServer = grpc.ServerStreamingServer[PullStep]
+
 func _Agent_RemoveImage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RemoveImage)
 	if err := dec(in); err != nil {
@@ -323,6 +365,11 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "LoadImage",
 			Handler:       _Agent_LoadImage_Handler,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "PullImage",
+			Handler:       _Agent_PullImage_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "agent.proto",

@@ -179,6 +179,29 @@ func (c *Client) LoadImage(ctx context.Context, archive io.Reader) ([]*messages.
 	return l.GetImages(), c.plain(ctx, err)
 }
 
+// PullImage has the agent pull an image from its registry and returns it. step,
+// which may be nil, is told now and then how far it is. Several who pull the
+// same share one pull.
+func (c *Client) PullImage(ctx context.Context, m *messages.PullImage, step func(*messages.PullStep)) (*messages.Image, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	down, err := c.agent.PullImage(ctx, m)
+	if err != nil {
+		return nil, c.plain(ctx, err)
+	}
+	for {
+		s, err := down.Recv()
+		switch {
+		case err != nil:
+			return nil, c.plain(ctx, err)
+		case s.Image != nil:
+			return s.Image, nil
+		case step != nil:
+			step(s)
+		}
+	}
+}
+
 // RemoveImage removes the image of that name, digest or id.
 func (c *Client) RemoveImage(ctx context.Context, name string) error {
 	_, err := c.agent.RemoveImage(ctx, &messages.RemoveImage{Name: name})

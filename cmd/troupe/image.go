@@ -18,10 +18,10 @@ import (
 func newImage(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
-		Short: "Load, list and remove the machine's images",
+		Short: "Load, pull, list and remove the machine's images",
 		Run:   func(cmd *cobra.Command, _ []string) { _ = cmd.Help() },
 	}
-	cmd.AddCommand(newImageLoad(a, streams), newImageList(a, streams), newImageRemove(a, streams))
+	cmd.AddCommand(newImageLoad(a, streams), newImagePull(a, streams), newImageList(a, streams), newImageRemove(a, streams))
 	return cmd
 }
 

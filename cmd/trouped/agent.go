@@ -312,6 +312,7 @@ func (a *agent) serve(listener net.Listener, runtime *ctrd.Runtime, keep *keeper
 		Version: &messages.Version{Troupe: build.Version(), Kubernetes: build.Kubernetes(), Go: goruntime.Version(), Node: a.options.Name},
 		Trees:   a.trees,
 		Runtime: announcing{runtime, a.system},
+		Pull:    a.pull,
 		Log:     a.log,
 	})
 	messages.RegisterObjectsServer(own, objects.New(g.Handler(nil)))

@@ -188,3 +188,8 @@ func (r announcing) Import(ctx context.Context, archive io.Reader) ([]container.
 	r.system.Root.Send(r.system.NewLocalPID(actors.ImagesPath), pod.ImagesLoaded{})
 	return images, err
 }
+
+// pull has the node tree pull an image, once for all who want it.
+func (a *agent) pull(ctx context.Context, name string, auth container.Auth, step func(container.Step)) (container.Image, error) {
+	return pullImage(ctx, a.system.Root, a.system.NewLocalPID(actors.ImagesPath), pod.PullImage{Name: name, Auth: auth}, step)
+}

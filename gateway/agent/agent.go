@@ -38,7 +38,9 @@ type Deps struct {
 	Version *messages.Version
 	Trees   func() []Trees // those that run now
 	Runtime container.Runtime
-	Log     *slog.Logger
+	// Pull pulls an image, once for all who want it, and tells how far it is.
+	Pull func(ctx context.Context, name string, auth container.Auth, step func(container.Step)) (container.Image, error)
+	Log  *slog.Logger
 }
 
 // Server implements [messages.AgentServer].
@@ -162,6 +164,24 @@ func (s *Server) ListImages(ctx context.Context, _ *messages.ListImages) (*messa
 	return list(present), nil
 }
 
+// PullImage implements [messages.AgentServer].
+func (s *Server) PullImage(m *messages.PullImage, down grpc.ServerStreamingServer[messages.PullStep]) error {
+	auth := container.Auth{Username: m.Username, Password: m.Password}
+	pulled, err := s.d.Pull(down.Context(), m.Name, auth, func(now container.Step) {
+		// One that does not arrive ends the call's context, and so the pull.
+		_ = down.Send(&messages.PullStep{
+			Layers: int64(now.Layers), LayersHere: int64(now.LayersHere), Bytes: now.Bytes, BytesHere: now.BytesHere,
+		})
+	})
+	if errors.Is(err, container.ErrNotFound) {
+		return status.Errorf(codes.NotFound, "%v", err)
+	}
+	if err != nil {
+		return refused(fmt.Sprintf("image %q", m.Name), err)
+	}
+	return down.Send(&messages.PullStep{Image: list([]container.Image{pulled}).Images[0]})
+}
+
 // RemoveImage implements [messages.AgentServer].
 func (s *Server) RemoveImage(ctx context.Context, m *messages.RemoveImage) (*messages.ImageRemoved, error) {
 	if _, err := s.d.Runtime.Image(ctx, m.Name); err != nil {
@@ -195,10 +215,12 @@ func refused(what string, err error) error {
 	switch {
 	case errors.Is(err, container.ErrNotFound):
 		return status.Errorf(codes.NotFound, "%s: not found; \"troupe image ls\" lists those present", what)
-	case errors.Is(err, container.ErrBusy), errors.Is(err, container.ErrGone):
+	case errors.Is(err, container.ErrBusy), errors.Is(err, container.ErrGone), errors.Is(err, container.ErrUnreachable):
 		code = codes.FailedPrecondition
 	case errors.Is(err, container.ErrInvalid):
 		code = codes.InvalidArgument
+	case errors.Is(err, container.ErrDenied):
+		code = codes.PermissionDenied
 	case errors.Is(err, context.Canceled):
 		code = codes.Canceled
 	}

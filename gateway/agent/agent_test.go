@@ -2,7 +2,9 @@ package agent_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -20,6 +22,7 @@ import (
 	"github.com/troupe-sh/troupe/actors/supervise"
 	"github.com/troupe-sh/troupe/gateway/agent"
 	"github.com/troupe-sh/troupe/messages"
+	"github.com/troupe-sh/troupe/runtime/container"
 	"github.com/troupe-sh/troupe/runtime/container/fake"
 	"github.com/troupe-sh/troupe/sdk"
 )
@@ -55,13 +58,20 @@ func serve(t *testing.T) (*sdk.Client, *tree) {
 		t.Fatal(err)
 	}
 	tr := &tree{}
+	runtime := fake.New(fake.Options{})
+	runtime.Offer("web:1", fake.Offer{Size: 3_000_000})
+	runtime.Offer("secret:1", fake.Offer{Auth: container.Auth{Username: "alice", Password: "a"}})
 	s := &http.Server{Protocols: new(http.Protocols)}
 	s.Protocols.SetUnencryptedHTTP2(true)
 	s.Handler = agent.New(agent.Deps{
 		Version: &messages.Version{Troupe: "v1", Node: "n1"},
 		Trees:   func() []agent.Trees { return []agent.Trees{tr} },
-		Runtime: fake.New(fake.Options{}),
-		Log:     slog.New(slog.DiscardHandler),
+		Runtime: runtime,
+		Pull: func(ctx context.Context, name string, auth container.Auth, step func(container.Step)) (container.Image, error) {
+			step(container.Step{Layers: 2, LayersHere: 1, Bytes: 30, BytesHere: 20})
+			return runtime.Pull(ctx, name, auth, nil)
+		},
+		Log: slog.New(slog.DiscardHandler),
 	})
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
@@ -172,5 +182,29 @@ func TestNobodyAnswers(t *testing.T) {
 	defer c.Close()
 	if _, err := c.Version(t.Context()); !errors.Is(err, sdk.ErrNoAgent) {
 		t.Fatalf("Version: %v", err)
+	}
+}
+
+func TestPulls(t *testing.T) {
+	c, _ := serve(t)
+	var steps []string
+	i, err := c.PullImage(t.Context(), &messages.PullImage{Name: "web:1"}, func(s *messages.PullStep) {
+		steps = append(steps, fmt.Sprintf("%d/%d %d/%d", s.LayersHere, s.Layers, s.BytesHere, s.Bytes))
+	})
+	if err != nil || !cmp.Equal(i.Names, []string{"docker.io/library/web:1"}) || i.Size != 3_000_000 || !cmp.Equal(steps, []string{"1/2 20/30"}) {
+		t.Fatalf("%v, %v; on the way %q", i, err, steps)
+	}
+	for says, m := range map[string]*messages.PullImage{
+		"web:9: not found":          {Name: "web:9"},
+		"denied":                    {Name: "secret:1", Username: "bob"},
+		"unreachable":               {Name: "nowhere.example/web:1"},
+		"couldn't parse image name": {Name: "not a name"},
+	} {
+		if _, err := c.PullImage(t.Context(), m, nil); err == nil || !strings.Contains(err.Error(), says) || errors.Is(err, sdk.ErrNoAgent) {
+			t.Errorf("%s: %v, want %s", m.Name, err, says)
+		}
+	}
+	if i, err := c.PullImage(t.Context(), &messages.PullImage{Name: "secret:1", Username: "alice", Password: "a"}, nil); err != nil || i.Id == "" {
+		t.Errorf("with the right password: %v, %v", i, err)
 	}
 }
