@@ -12,6 +12,7 @@ import (
 	"github.com/troupe-sh/troupe/actors/machine"
 	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/actors/podworker"
+	"github.com/troupe-sh/troupe/actors/probe"
 	"github.com/troupe-sh/troupe/actors/reconcile"
 	"github.com/troupe-sh/troupe/actors/registry"
 	"github.com/troupe-sh/troupe/actors/usage"
@@ -59,6 +60,7 @@ type MachineDeps struct {
 	Feed        feed.Feed
 	Runtime     container.Runtime
 	Volumes     volumes.Port
+	Probes      probe.Port
 	Host        Host
 	Disk        Disk
 	Machine     pod.Machine
@@ -100,10 +102,10 @@ func (d MachineDeps) workers(worker actor.Producer) workers.Config {
 	}
 }
 
-func (d MachineDeps) podWorker(container actor.Producer) podworker.Config {
+func (d MachineDeps) podWorker(container, probe actor.Producer) podworker.Config {
 	return podworker.Config{
 		Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Disk: d.Disk, Volumes: at(d.System, volumesPath),
-		Container: container, Machine: d.Machine,
+		Container: container, Probe: probe, Machine: d.Machine,
 	}
 }
 
@@ -112,6 +114,10 @@ func (d MachineDeps) containerWorker() containerworker.Config {
 		Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Disk: d.Disk, Images: at(d.System, ImagesPath),
 		Machine: d.Machine, Backoff: d.Backoff,
 	}
+}
+
+func (d MachineDeps) probe() probe.Config {
+	return probe.Config{Kernel: d.Kernel, Log: d.Log, Port: d.Probes}
 }
 
 // at names an actor of this system by its path.

@@ -15,6 +15,7 @@ import (
 	"github.com/troupe-sh/troupe/actors/nodes"
 	"github.com/troupe-sh/troupe/actors/pods"
 	"github.com/troupe-sh/troupe/actors/podworker"
+	"github.com/troupe-sh/troupe/actors/probe"
 	"github.com/troupe-sh/troupe/actors/reconcile"
 	"github.com/troupe-sh/troupe/actors/registry"
 	"github.com/troupe-sh/troupe/actors/replicationcontrollers"
@@ -65,7 +66,7 @@ func Machine(d MachineDeps) supervise.Node {
 		supervise.Leaf("volumes", "what pods mount", volumes.New(volumes.Config{Kernel: d.Kernel, Log: d.Log, Port: d.Volumes})),
 		supervise.Leaf("machine", "the Node object: what this machine is and how it fares", machine.New(d.machine())),
 		supervise.Leaf("usage", "what this machine and its pods use", usage.New(usage.Config{Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Host: d.Host})),
-		supervise.Family("pods", "a worker for each pod bound here", many, workers.New(d.workers(podworker.New(d.podWorker(containerworker.New(d.containerWorker())))))),
+		supervise.Family("pods", "a worker for each pod bound here", many, workers.New(d.workers(podworker.New(d.podWorker(containerworker.New(d.containerWorker()), probe.New(d.probe())))))),
 	)
 }
 

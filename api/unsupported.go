@@ -30,7 +30,6 @@ type rule struct {
 const (
 	noVolume  = "use emptyDir, hostPath, configMap, secret, downwardAPI or projected until this kind of volume exists"
 	noBundle  = "put it into a ConfigMap or Secret and project that"
-	noProbe   = "the container counts as ready while it runs"
 	noSELinux = "the container runs without it"
 	oneChoice = "pods are placed by requests, required node affinity, host ports and taints"
 )
@@ -127,17 +126,17 @@ var rules = map[string]rule{
 	"Pod.containers[].lifecycle.postStart":              {refuses, "do it in the container's command until hooks exist", nil},
 	"Pod.containers[].lifecycle.preStop":                {ignores, "the container gets its signal at once", nil},
 	"Pod.containers[].lifecycle.stopSignal":             {ignores, "the image's stop signal is sent", nil},
-	"Pod.containers[].livenessProbe":                    {ignores, noProbe, nil},
+	"Pod.containers[].livenessProbe":                    {verdict: acts},
 	"Pod.containers[].name":                             {verdict: acts},
 	"Pod.containers[].ports":                            {verdict: acts},
-	"Pod.containers[].readinessProbe":                   {ignores, noProbe, nil},
+	"Pod.containers[].readinessProbe":                   {verdict: acts},
 	"Pod.containers[].resizePolicy":                     {verdict: acts}, // nothing is resized
 	"Pod.containers[].resources.claims":                 {refuses, "there is no dynamic resource allocation", nil},
 	"Pod.containers[].resources.limits":                 {verdict: acts},
 	"Pod.containers[].resources.requests":               {verdict: acts},
 	"Pod.containers[].restartPolicy":                    {refuses, "the pod's restartPolicy holds for all containers", nil},
 	"Pod.containers[].restartPolicyRules":               {refuses, "the pod's restartPolicy holds for all containers", nil},
-	"Pod.containers[].startupProbe":                     {ignores, noProbe, nil},
+	"Pod.containers[].startupProbe":                     {verdict: acts},
 	"Pod.containers[].stdin":                            {verdict: acts},
 	"Pod.containers[].stdinOnce":                        {verdict: acts},
 	"Pod.containers[].terminationMessagePath":           {verdict: acts},

@@ -19,7 +19,6 @@ func TestUnsupported(t *testing.T) {
 	if warnings, errs := api.Unsupported(plain); len(warnings)+len(errs) > 0 {
 		t.Errorf("a plain pod, filled in, gives %v %v", warnings, errs)
 	}
-	probe := &corev1.Probe{}
 	p := &corev1.Pod{Spec: corev1.PodSpec{
 		InitContainers:        []corev1.Container{{Name: "init"}},
 		ServiceAccountName:    "default",
@@ -33,13 +32,13 @@ func TestUnsupported(t *testing.T) {
 			{Name: "c", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{Secret: &corev1.SecretProjection{}}, {ServiceAccountToken: &corev1.ServiceAccountTokenProjection{}}}}}},
 		},
 		Containers: []corev1.Container{
-			{Name: "x", LivenessProbe: probe, Env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{Key: "k"}}}, {Name: "C", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}},
+			{Name: "x", LivenessProbe: &corev1.Probe{}, Env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{Key: "k"}}}, {Name: "C", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}},
 			{Name: "y", EnvFrom: []corev1.EnvFromSource{{}}, Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{}, PostStart: &corev1.LifecycleHandler{}}},
 		},
 	}}
 	rc := &corev1.ReplicationController{Spec: corev1.ReplicationControllerSpec{Template: &corev1.PodTemplateSpec{Spec: p.Spec}}}
 
-	warned := []string{"activeDeadlineSeconds", "containers[0].livenessProbe", "containers[1].lifecycle.preStop", "priorityClassName"}
+	warned := []string{"activeDeadlineSeconds", "containers[1].lifecycle.preStop", "priorityClassName"}
 	refused := []string{"containers[0].env[1].valueFrom.fileKeyRef", "containers[1].lifecycle.postStart", "initContainers", "volumes[2].projected.sources[1].serviceAccountToken"}
 	for prefix, o := range map[string]api.Object{"spec.": p, "spec.template.spec.": rc} {
 		warnings, errs := api.Unsupported(o)

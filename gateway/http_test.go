@@ -75,9 +75,9 @@ func TestUnknownAndDoubledFieldsAreTold(t *testing.T) {
 
 func TestAFieldThatNothingComesOfIsWarnedOf(t *testing.T) {
 	s := start(t)
-	body := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"main","image":"x","livenessProbe":{"exec":{"command":["true"]}}}]}}`
+	body := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"main","image":"x","securityContext":{"seLinuxOptions":{"level":"s0"}}}]}}`
 	resp, text, _ := send(t, s.HTTP(), http.MethodPost, "/api/v1/namespaces/default/pods", nil, strings.NewReader(body))
-	if got := resp.Header.Get("Warning"); resp.StatusCode != http.StatusCreated || !strings.Contains(got, "spec.containers[0].livenessProbe: Troupe does not act on it yet") {
+	if got := resp.Header.Get("Warning"); resp.StatusCode != http.StatusCreated || !strings.Contains(got, "spec.containers[0].securityContext.seLinuxOptions: Troupe does not act on it yet") {
 		t.Errorf("%d %s, warning %s", resp.StatusCode, text, got)
 	}
 }

@@ -2,7 +2,7 @@
 // start, its restarts by policy and back-off, and its end.
 //
 //	Supervisor  its pod's worker: 5 restarts in 10m
-//	Accepts     pod.Run pod.Revise pod.Enter pod.Leave pod.Stop pod.Seen pod.ImagePulling pod.ImageFound container.Event
+//	Accepts     pod.Run pod.Revise pod.Enter pod.Leave pod.Stop pod.Seen pod.Health pod.ImagePulling pod.ImageFound container.Event
 //	Emits       pod.Hello pod.ContainerReport pod.Note to its parent; pod.FindImage to images
 //	On restart  forgets everything, and asks its parent, who sends pod.Run with what the runtime has
 package containerworker
@@ -81,6 +81,8 @@ func (w *worker) Receive(ctx actor.Context) {
 		w.apply(ctx, w.state.seen(m.Found))
 	case pod.ImagePulling:
 		w.apply(ctx, w.state.pulls(m, w.work.Now()))
+	case pod.Health:
+		w.apply(ctx, w.state.health(m, w.work.Now()))
 	case pod.ImageFound:
 		w.apply(ctx, w.state.found(m, w.work.Now()))
 	case container.Event:

@@ -46,6 +46,7 @@ type goal uint8
 
 const (
 	keep  goal = iota // running, by its policy
+	heal              // ended, since a probe says that it is not well, then again by its policy
 	renew             // ended, then running by its changed definition
 	leave             // ended, then running in another sandbox
 	stop              // ended for good
@@ -68,6 +69,7 @@ type state struct {
 	unsure  error               // what starting it answered, when it may run all the same
 	since   time.Time           // runs since, if it was started in this actor's life
 	exited  bool                // its end was heard of while it was still being made
+	heals   bool                // a probe ended it, and it runs again whatever its exit code says
 	streak  int                 // restarts in a row
 
 	entered  uint64     // the number of the Enter that stands; 0: none does
@@ -174,7 +176,8 @@ func (s *state) run(m pod.Run, now time.Time) []effect {
 	case container.Running:
 		s.turned(running)
 		s.status.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: pod.Time(s.fact.StartedAt)}}
-		s.ready(true)
+		s.fit()
+		s.remember(m.Old)
 		// It may have ended since it was seen, and its event gone by.
 		todo = append(todo, report{}, inspect{s.id()})
 		return append(todo, s.changed(now)...)
@@ -241,9 +244,48 @@ func (s *state) identify() {
 	s.status.AllocatedResources = s.spec.Resources.Requests.DeepCopy()
 }
 
-func (s *state) ready(yes bool) {
-	started := yes
-	s.status.Ready, s.status.Started = yes, &started
+// unfit shows a container that does not run.
+func (s *state) unfit() { s.set(false, false) }
+
+// fit shows one that runs and was not asked anything yet: without a probe to
+// say otherwise, it has started and is ready.
+func (s *state) fit() { s.set(s.spec.StartupProbe == nil, s.spec.ReadinessProbe == nil) }
+
+func (s *state) set(started, ready bool) {
+	s.status.Started, s.status.Ready = &started, started && ready
+}
+
+// remember shows what was last known of a container that ran on while its
+// worker did not, until its probes say otherwise.
+func (s *state) remember(old *corev1.ContainerStatus) {
+	if old == nil || old.ContainerID != s.status.ContainerID || old.State.Running == nil {
+		return
+	}
+	started := *s.status.Started || old.Started != nil && *old.Started
+	s.set(started, s.spec.ReadinessProbe == nil || old.Ready)
+}
+
+// health takes what a probe has come to.
+func (s *state) health(m pod.Health, now time.Time) []effect {
+	if s.phase != running || m.ID != s.id() || pod.ProbeOf(s.spec, m.Kind) == nil {
+		return nil
+	}
+	started, ready := *s.status.Started, s.status.Ready
+	switch {
+	case m.Kind == pod.Readiness:
+		s.set(started, m.Healthy)
+	case m.Kind == pod.Startup && m.Healthy:
+		s.set(true, s.spec.ReadinessProbe == nil)
+	case m.Healthy || s.goal != keep:
+		return nil
+	default:
+		why, grace := pod.Unhealthy(s.pod, s.spec, m.Kind)
+		return append([]effect{report{}}, s.quit(heal, grace, now, why)...)
+	}
+	if *s.status.Started == started && s.status.Ready == ready {
+		return nil
+	}
+	return []effect{report{}}
 }
 
 // revise takes a changed pod. A container of another definition ends, and runs
@@ -266,6 +308,9 @@ func (s *state) revise(m pod.Revise, now time.Time) []effect {
 	if s.unset {
 		return s.try()
 	}
+	if s.spec.Image != before && s.phase == running {
+		s.image = nil // whatever it is ended for, the next one is of the new image
+	}
 	return s.changed(now)
 }
 
@@ -274,15 +319,7 @@ func (s *state) changed(now time.Time) []effect {
 	if s.phase != running || s.goal != keep || s.fact.Hash == "" || s.fact.Hash == pod.Hash(s.spec) {
 		return nil
 	}
-	s.image = nil
-	return s.quit(renew, grace(s.pod), now, fmt.Sprintf("Container %s definition changed, will be restarted", s.spec.Name))
-}
-
-func grace(p *corev1.Pod) time.Duration {
-	if p.Spec.TerminationGracePeriodSeconds == nil {
-		return corev1.DefaultTerminationGracePeriodSeconds * time.Second
-	}
-	return time.Duration(*p.Spec.TerminationGracePeriodSeconds) * time.Second
+	return s.quit(renew, pod.Grace(s.pod), now, fmt.Sprintf("Container %s definition changed, will be restarted", s.spec.Name))
 }
 
 // ask asks for the image if it is not known, else goes on.
@@ -427,7 +464,7 @@ func (s *state) explain(reason, message string) {
 		s.status.LastTerminationState.Terminated = t
 	}
 	s.status.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
-	s.ready(false)
+	s.unfit()
 }
 
 // live tells whether something may run.
@@ -574,14 +611,14 @@ func (s *state) started(c container.Container, now time.Time) []effect {
 	if t := s.status.State.Terminated; t != nil {
 		s.status.LastTerminationState.Terminated = t
 	}
-	s.fact, s.since, s.failed = c, now, 0
+	s.fact, s.since, s.failed, s.heals = c, now, 0, false
 	s.identify()
 	s.turned(running)
 	s.status.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: pod.Time(c.StartedAt)}}
-	s.ready(true)
+	s.fit()
 	switch {
 	case s.exited || c.State != container.Running:
-		s.ready(false)
+		s.unfit()
 		todo = append(todo, inspect{s.id()})
 	default:
 		todo = append(todo, report{})
@@ -696,7 +733,7 @@ func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *co
 	s.killAt, s.sent, s.signaled = time.Time{}, false, false
 	s.killTurn++
 	s.status.State = corev1.ContainerState{Terminated: t}
-	s.ready(false)
+	s.unfit()
 	again := pod.Restarts(s.pod, s.spec, t.ExitCode)
 	switch s.goal {
 	case stop:
@@ -705,6 +742,9 @@ func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *co
 	case renew:
 		s.goal, s.streak = keep, 0
 		return s.restart()
+	case heal:
+		again = pod.RestartsUnhealthy(s.pod, s.spec)
+		s.goal, s.heals = keep, again
 	case leave:
 		if s.entered > s.left {
 			s.goal = keep
@@ -888,6 +928,14 @@ func (s *state) view() pod.ContainerReport {
 		Lost:     s.lost,
 		Stopped:  s.goal == stop && !s.live(),
 		Signaled: s.goal == stop && (s.signaled || !s.live()),
+		ID:       s.fact.ID,
+		Since:    s.since,
+		Adopted:  s.since.IsZero(),
+		Ending:   s.goal != keep,
+		Heals:    s.heals,
+	}
+	if r.Adopted {
+		r.Since = s.fact.StartedAt
 	}
 	if !s.live() {
 		r.Left = s.left

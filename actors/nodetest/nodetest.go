@@ -46,6 +46,7 @@ type World struct {
 	Runtime *fake.Runtime
 	Disk    *Disk
 	Volumes *Volumes
+	Probes  *Probes
 	Host    host.Facts
 
 	log   *slog.Logger
@@ -59,7 +60,7 @@ func Run(t *testing.T, body func(w *World)) {
 	t.Helper()
 	controltest.Run(t, func(c *controltest.World) {
 		w := &World{
-			World: c, Runtime: fake.New(fake.Options{}), Disk: newDisk(),
+			World: c, Runtime: fake.New(fake.Options{}), Disk: newDisk(), Probes: &Probes{},
 			Host: host.Facts{
 				Addr: netip.MustParseAddr("192.0.2.1"), OS: "linux", Arch: "amd64", BootID: "b1",
 				CPUs: 8, Memory: 16 << 30, MemoryFree: 8 << 30, Storage: 100 << 30, StorageFree: 50 << 30, PIDs: 100, PIDsMax: 4 << 20,
@@ -84,7 +85,7 @@ func (w *World) StartAgent() {
 	tree, err := supervise.Start(w.System, actors.Machine(actors.MachineDeps{
 		System: w.System, Node: Node, Feed: feed.FromHub(w.Journal.Hub(), Node),
 		Registry: func() *actor.PID { return w.System.NewLocalPID(actors.RegistryPath) },
-		Runtime:  w.Runtime, Volumes: w.Volumes, Disk: w.Disk, Host: facts{w},
+		Runtime:  w.Runtime, Volumes: w.Volumes, Probes: w.Probes, Disk: w.Disk, Host: facts{w},
 		Machine: w.machine(),
 		Version: "v1.36.3+troupe", Kernel: mailbox.Real(), Log: w.log,
 	}), supervise.Options{Log: w.log, Fell: func(err error) { w.T.Errorf("the node tree fell: %v", err) }})
@@ -498,4 +499,40 @@ func (v *Volumes) Pods(context.Context) ([]types.UID, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return slices.Sorted(maps.Keys(v.have)), nil
+}
+
+// Probes is a probe.Port that answers what a test says.
+type Probes struct {
+	mu     sync.Mutex
+	answer func(pod.Target, *corev1.Probe) pod.Answer
+	asked  []string
+}
+
+// Answer lets f answer; until then everything is well.
+func (p *Probes) Answer(f func(pod.Target, *corev1.Probe) pod.Answer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answer = f
+}
+
+// Asked are the containers that were asked since the last call, with the path
+// that they were asked for.
+func (p *Probes) Asked() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	asked := p.asked
+	p.asked = nil
+	return asked
+}
+
+// Probe implements probe.Port.
+func (p *Probes) Probe(_ context.Context, t pod.Target, spec *corev1.Probe) pod.Answer {
+	p.mu.Lock()
+	answer := p.answer
+	p.asked = append(p.asked, t.ID+spec.HTTPGet.Path+"@"+t.Addr)
+	p.mu.Unlock()
+	if answer == nil {
+		return pod.Answer{Outcome: pod.Passed}
+	}
+	return answer(t, spec)
 }

@@ -21,6 +21,7 @@ type Config struct {
 	Disk      Disk
 	Volumes   func() *actor.PID // the actor volumes
 	Container actor.Producer    // containerworker.New(…)
+	Probe     actor.Producer    // probe.New(…)
 	Machine   pod.Machine
 }
 

@@ -1,9 +1,10 @@
 // Package podworker keeps one pod on this machine: its sandbox, its volumes,
-// a worker for each of its containers, its status, and its end.
+// a worker for each of its containers and an actor for each of their probes,
+// its status, and its end.
 //
 //	Supervisor  workers: 5 restarts in 10m
-//	Accepts     pod.Keep pod.Wish pod.Look pod.Written pod.Hello pod.ContainerReport pod.Note pod.Mounted pod.Unmounted container.Event
-//	Emits       pod.Hello pod.Report pod.Note pod.Ended to its parent; pod.Mount pod.Unmount to volumes; to its children pod.Run pod.Revise pod.Enter pod.Leave pod.Stop pod.Seen container.Event
+//	Accepts     pod.Keep pod.Wish pod.Look pod.Written pod.Hello pod.ContainerReport pod.Health pod.Note pod.Mounted pod.Unmounted container.Event
+//	Emits       pod.Hello pod.Report pod.Note pod.Ended to its parent; pod.Mount pod.Unmount to volumes; to its children pod.Run pod.Revise pod.Enter pod.Leave pod.Stop pod.Seen pod.Health container.Event, and to probes pod.Examine pod.Rest
 //	On restart  its children stop; it asks its parent, who sends pod.Keep with what the runtime has, and adopts that
 package podworker
 
@@ -54,7 +55,7 @@ type (
 		left time.Duration
 		ok   bool
 	}
-	probed struct {
+	searched struct {
 		name  string
 		ids   []string
 		found []container.Container
@@ -64,7 +65,7 @@ type (
 	mountRetry   struct{ turn uint64 }
 	removeRetry  struct{ turn uint64 }
 	seekAgain    struct{ turn uint64 }
-	probeAgain   struct{ of probe }
+	searchAgain  struct{ of search }
 )
 
 // Receive implements [actor.Actor].
@@ -84,6 +85,8 @@ func (w *worker) Receive(ctx actor.Context) {
 		w.apply(ctx, w.state.hello(w.name(ctx), w.work.Now()))
 	case pod.ContainerReport:
 		w.apply(ctx, w.state.reported(w.name(ctx), m, w.work.Now()))
+	case pod.Health:
+		w.apply(ctx, w.state.health(w.name(ctx), m))
 	case pod.Note:
 		ctx.Send(ctx.Parent(), m)
 	case pod.Mounted:
@@ -92,9 +95,9 @@ func (w *worker) Receive(ctx actor.Context) {
 		w.apply(ctx, w.state.removed(func(s *steps) *bool { return &s.volumes }, m.Err, w.work.Now()))
 	case container.Event:
 		w.apply(ctx, w.state.happened(m))
-	case probed:
-		w.apply(ctx, w.state.probed(m, w.work.Now()))
-	case probeAgain:
+	case searched:
+		w.apply(ctx, w.state.searched(m, w.work.Now()))
+	case searchAgain:
 		w.apply(ctx, []effect{m.of})
 	case sandboxMade:
 		w.apply(ctx, w.state.sandboxMade(m, w.work.Now()))
@@ -122,7 +125,7 @@ func (w *worker) Receive(ctx actor.Context) {
 	}
 }
 
-// name is the container whose worker sent the message.
+// name is the child that sent the message.
 func (w *worker) name(ctx actor.Context) string {
 	if ctx.Sender() == nil {
 		return ""
@@ -136,14 +139,16 @@ func (w *worker) apply(ctx actor.Context, todo []effect) {
 	for _, e := range todo {
 		switch e := e.(type) {
 		case spawn:
-			w.spawn(ctx, e.name)
+			w.spawn(ctx, e.name, "one container's life", w.config.Container)
+		case spawnProbe:
+			w.spawn(ctx, e.name, "asks a container how it is", w.config.Probe)
 		case tell:
 			ctx.Send(w.children[e.name], e.message)
 		case dismiss:
-			for _, name := range w.state.names {
-				ctx.Stop(w.children[name])
+			for _, pid := range ctx.Children() {
+				ctx.Stop(pid)
 			}
-		case probe:
+		case search:
 			w.work.Go(ctx, func(c context.Context) any { return findContainers(c, runtime, e) })
 		case runSandbox:
 			w.work.Go(ctx, func(c context.Context) any {
@@ -200,18 +205,18 @@ func (w *worker) apply(ctx actor.Context, todo []effect) {
 	}
 }
 
-func (w *worker) spawn(ctx actor.Context, name string) {
-	pid, err := supervise.Spawn(ctx, supervise.Leaf(name, "one container's life", w.config.Container))
+func (w *worker) spawn(ctx actor.Context, name, why string, p actor.Producer) {
+	pid, err := supervise.Spawn(ctx, supervise.Leaf(name, why, p))
 	if err != nil {
-		panic(fmt.Errorf("start the worker of container %s: %w", name, err))
+		panic(fmt.Errorf("start %s: %w", name, err))
 	}
 	w.children[name] = pid
 }
 
 // findContainers looks for containers by their IDs.
-func findContainers(ctx context.Context, r container.Runtime, p probe) probed {
-	m := probed{name: p.name, ids: p.ids}
-	for _, id := range p.ids {
+func findContainers(ctx context.Context, r container.Runtime, s search) searched {
+	m := searched{name: s.name, ids: s.ids}
+	for _, id := range s.ids {
 		c, err := r.Container(ctx, id)
 		switch {
 		case err == nil:

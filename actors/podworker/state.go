@@ -49,6 +49,7 @@ type state struct {
 
 	children map[string]*child
 	names    []string // of the children, in the pod's order
+	probes   []*prober
 
 	sandbox *container.Sandbox
 	making  bool // the runtime is at the sandbox
@@ -85,12 +86,13 @@ type steps struct{ sandbox, volumes, disk bool }
 type effect interface{ effect() }
 
 type (
-	spawn struct{ name string }
-	tell  struct {
+	spawn      struct{ name string }
+	spawnProbe struct{ name string }
+	tell       struct {
 		name    string
 		message any
 	}
-	probe struct {
+	search struct {
 		name string
 		ids  []string
 	}
@@ -117,8 +119,9 @@ type (
 )
 
 func (spawn) effect()         {}
+func (spawnProbe) effect()    {}
 func (tell) effect()          {}
-func (probe) effect()         {}
+func (search) effect()        {}
 func (runSandbox) effect()    {}
 func (seekSandbox) effect()   {}
 func (removeSandbox) effect() {}
@@ -170,6 +173,7 @@ func (s *state) keep(m pod.Keep, now time.Time) []effect {
 		todo = append(todo, spawn{name})
 		delete(byName, name)
 	}
+	todo = append(todo, s.probe()...)
 	for _, c := range m.Found.Containers {
 		if _, foreign := byName[c.Name]; foreign {
 			todo = append(todo, discard{c.ID})
@@ -349,6 +353,10 @@ func (s *state) leave() pod.Leave {
 
 // hello is a child's: it has started, or started again.
 func (s *state) hello(name string, now time.Time) []effect {
+	if p := s.probeOf(name); p != nil {
+		p.ready, p.told = true, nil
+		return s.examine()
+	}
 	c := s.children[name]
 	if c == nil || s.phase >= removing {
 		return nil
@@ -370,7 +378,7 @@ func (s *state) hello(name string, now time.Time) []effect {
 	for n := max(count-1, 0); n <= count+2; n++ {
 		ids = append(ids, pod.ContainerID(s.pod.UID, name, uint32(n)))
 	}
-	return []effect{probe{name, ids}}
+	return append(s.forget(name), search{name, ids})
 }
 
 func (s *state) oldOf(name string) *corev1.ContainerStatus {
@@ -385,10 +393,10 @@ func (s *state) oldOf(name string) *corev1.ContainerStatus {
 	return nil
 }
 
-// probed takes what was found of a child that started again.
-func (s *state) probed(m probed, now time.Time) []effect {
+// searched takes what was found of a child that started again.
+func (s *state) searched(m searched, now time.Time) []effect {
 	if m.err != nil {
-		return []effect{wait{again, probeAgain{probe{m.name, m.ids}}}}
+		return []effect{wait{again, searchAgain{search{m.name, m.ids}}}}
 	}
 	return s.start(m.name, m.found, now)
 }
@@ -497,6 +505,7 @@ func (s *state) stop(now time.Time) []effect {
 			todo = append(todo, tell{name, s.stopping(now)})
 		}
 	}
+	todo = append(todo, s.examine()...)
 	return append(todo, s.settle(now)...)
 }
 
@@ -510,7 +519,8 @@ func (s *state) reported(name string, r pod.ContainerReport, now time.Time) []ef
 	if s.phase == active && r.Lost == s.number {
 		return s.remake(now)
 	}
-	return append(s.publish(now), s.settle(now)...)
+	todo := append(s.publish(now), s.examine()...)
+	return append(todo, s.settle(now)...)
 }
 
 // all tells whether every child's last report is so.
@@ -702,13 +712,14 @@ func (s *state) seekAgain(turn uint64) []effect {
 
 // publish reports the pod's status if it is another than before.
 func (s *state) publish(now time.Time) []effect {
-	statuses := map[string]corev1.ContainerStatus{}
+	statuses, heals := map[string]corev1.ContainerStatus{}, false
 	for i := range s.pod.Spec.Containers {
 		c := &s.pod.Spec.Containers[i]
 		child := s.children[c.Name]
 		switch {
 		case child != nil && child.report != nil:
 			statuses[c.Name] = child.report.Status
+			heals = heals || child.report.Heals
 		case child != nil:
 			return nil // wait until every child knows: an adopted pod does not change in between
 		default:
@@ -722,7 +733,7 @@ func (s *state) publish(now time.Time) []effect {
 	}
 	status := pod.Status(pod.Facts{
 		Pod: s.pod, Old: s.old, Machine: s.machine, Sandbox: s.sandbox, Containers: statuses,
-		Ending: s.phase == finishing || s.phase >= removing, Ended: s.phase >= removing, Now: now,
+		Heals: heals, Ending: s.phase == finishing || s.phase >= removing, Ended: s.phase >= removing, Now: now,
 	})
 	if s.gone || equality.Semantic.DeepEqual(status, s.old) {
 		return nil

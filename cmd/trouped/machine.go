@@ -24,6 +24,7 @@ import (
 	"github.com/troupe-sh/troupe/runtime/keeper"
 	"github.com/troupe-sh/troupe/runtime/pod"
 	"github.com/troupe-sh/troupe/runtime/poddir"
+	"github.com/troupe-sh/troupe/runtime/probe"
 	"github.com/troupe-sh/troupe/runtime/volume"
 )
 
@@ -162,7 +163,7 @@ func (a *agent) startMachine(ctx context.Context, runtime *ctrd.Runtime) error {
 	registry := a.system.NewLocalPID(actors.RegistryPath)
 	tree, err := supervise.Start(a.system, actors.Machine(actors.MachineDeps{
 		System: a.system, Node: a.options.Name, Registry: func() *actor.PID { return registry },
-		Feed: feed.FromHub(a.journal.Hub(), a.options.Name), Runtime: runtime, Volumes: volume.New(a.options.DataDir, m),
+		Feed: feed.FromHub(a.journal.Hub(), a.options.Name), Runtime: runtime, Volumes: volume.New(a.options.DataDir, m), Probes: probe.New(runtime),
 		Host: machine, Disk: disk, ClusterCIDR: a.options.pods, Version: build.Kubernetes() + "+troupe",
 		Backoff: a.options.RestartBackoff.Duration,
 		Machine: m, Kernel: mailbox.Real(), Log: a.log,

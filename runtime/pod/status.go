@@ -134,6 +134,7 @@ type Facts struct {
 	Machine    Machine
 	Sandbox    *container.Sandbox
 	Containers map[string]corev1.ContainerStatus
+	Heals      bool // one that a probe ended runs again, whatever its exit code says
 	Ending     bool // nothing is started any more
 	Ended      bool // nothing runs any more nor ever will
 	Now        time.Time
@@ -160,6 +161,9 @@ func Status(f Facts) *corev1.PodStatus {
 	}
 	addresses(s, f)
 	s.Phase = phase(p, s.ContainerStatuses, f.Ending)
+	if f.Heals && !f.Ending && (s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed) {
+		s.Phase = corev1.PodRunning
+	}
 	if f.Ended && s.Phase != corev1.PodSucceeded {
 		s.Phase = corev1.PodFailed
 	}

@@ -123,7 +123,35 @@ type (
 		Left     uint64 // nothing of it runs since the Leave of this number
 		Stopped  bool   // nothing of it runs nor ever will
 		Signaled bool   // it has had the signal of Stop, or needs none
+
+		ID      string    // of the container that the status is of
+		Since   time.Time // it runs since then
+		Adopted bool      // it ran before its worker did
+		Ending  bool      // it is being ended, for whatever reason
+		Heals   bool      // a probe ended it, and it runs again whatever its exit code says
 	}
+
+	// Health is what a probe of the container has come to.
+	Health struct {
+		ID      string // of the container that was asked
+		Kind    ProbeKind
+		Healthy bool
+	}
+)
+
+// Between a pod's worker and a probe.
+type (
+	// Examine lets a probe ask a container from now on, instead of whatever it
+	// asked before. What it comes to is told as Health.
+	Examine struct {
+		Kind    ProbeKind
+		Target  Target
+		Since   time.Time // it runs since then
+		Adopted bool      // it ran before its worker did: there is no hurry
+	}
+
+	// Rest lets it ask nothing.
+	Rest struct{}
 )
 
 // With the actor images.

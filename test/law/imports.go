@@ -118,7 +118,7 @@ var foreigners = []struct {
 	{"github.com/asynkron/protoactor-go/persistence", nil},
 	{"github.com/asynkron/protoactor-go/stream", nil},
 	{"github.com/asynkron/protoactor-go", []string{"actors", "cluster", "gateway", "cmd/trouped"}},
-	{"k8s.io/kubernetes", []string{"api", "cluster/door", "gateway", "actors/scheduler", "runtime/pod", "runtime/volume", "runtime/stream"}},
+	{"k8s.io/kubernetes", []string{"api", "cluster/door", "gateway", "actors/scheduler", "runtime/pod", "runtime/probe", "runtime/volume", "runtime/stream"}},
 	{"k8s.io/kubectl", []string{"cmd/troupe"}},
 	{"github.com/hashicorp/raft", []string{"cluster/journal/raftlog", "cluster/membership"}},
 	{"github.com/hashicorp/raft-boltdb", []string{"cluster/journal/raftlog"}},

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -241,6 +242,9 @@ func (a *auditor) pod(key api.Key, old, now api.Object) error {
 	if terminal(after) && a.runs(after.UID) {
 		return fmt.Errorf("%s is %s while it runs", key, after.Status.Phase)
 	}
+	if err := a.answered(after); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
 	if before == nil {
 		return a.bounded(after)
 	}
@@ -255,6 +259,25 @@ func (a *auditor) pod(key api.Key, old, now api.Object) error {
 	for i, c := range before.Status.ContainerStatuses {
 		if i < len(after.Status.ContainerStatuses) && after.Status.ContainerStatuses[i].RestartCount < c.RestartCount {
 			return fmt.Errorf("%s: container %s had restarted %d times, now %d", key, c.Name, c.RestartCount, after.Status.ContainerStatuses[i].RestartCount)
+		}
+	}
+	return nil
+}
+
+// answered checks that nothing is ready, or has started, that did not say so.
+func (a *auditor) answered(p *corev1.Pod) error {
+	for _, c := range p.Spec.Containers {
+		for _, s := range p.Status.ContainerStatuses {
+			if s.Name != c.Name {
+				continue
+			}
+			id := strings.TrimPrefix(s.ContainerID, "containerd://")
+			if c.ReadinessProbe != nil && s.Ready && !a.m.probes.passed[id+"/ready"] {
+				return fmt.Errorf("container %s is ready and was never asked", s.ContainerID)
+			}
+			if c.StartupProbe != nil && s.Started != nil && *s.Started && !a.m.probes.passed[id+"/startup"] {
+				return fmt.Errorf("container %s has started and was never asked", s.ContainerID)
+			}
 		}
 	}
 	return nil
@@ -409,7 +432,7 @@ func (a *auditor) mayEnd(c container.Container) error {
 		return nil
 	}
 	p := a.object(a.objects[key]).(*corev1.Pod)
-	if p.DeletionTimestamp != nil {
+	if p.DeletionTimestamp != nil || a.m.probes.unwell[c.ID] {
 		return nil
 	}
 	return fmt.Errorf("container %s of %s runs and is wanted", c.ID, key)

@@ -35,7 +35,15 @@ var images = map[string]fake.Behaviour{
 	"fail:1": {Exits: true, ExitAfter: 2 * time.Second, ExitCode: 3},
 	"oom:1":  {Exits: true, ExitAfter: 5 * time.Second, OOM: true},
 	"bad:1":  {FailStart: fmt.Errorf("exec: no such file: %w", container.ErrInvalid)},
+	sick:     {},
 }
+
+// sick is an image whose containers say after a while that they are not well.
+// They are asked.
+const (
+	sick    = "sick:1"
+	sickens = 6 * time.Second
+)
 
 // faults are the shares of calls that fail, before their deed or after it.
 type faults struct{ before, after float64 }
@@ -350,6 +358,55 @@ func (v *memoryVolumes) Teardown(ctx context.Context, uid types.UID) error {
 func (v *memoryVolumes) Pods(context.Context) (uids []types.UID, err error) {
 	err = v.m.call("list volumes", v.m.runtimeLife, func() error { uids = slices.Sorted(maps.Keys(v.have)); return nil })
 	return uids, err
+}
+
+// memoryProbes is a probe.Port that looks at what the runtime has. While calls
+// fail, some of those asked fail too.
+type memoryProbes struct {
+	m      *machine
+	passed map[string]bool  // what a container ever answered well, by its ID and the path
+	failed map[string]int32 // and how often in a row it has not
+	unwell map[string]bool  // those that may be ended for it
+}
+
+func newMemoryProbes(m *machine) *memoryProbes {
+	return &memoryProbes{m: m, passed: map[string]bool{}, failed: map[string]int32{}, unwell: map[string]bool{}}
+}
+
+// wellAfter is how long a container needs before it answers what it is asked for.
+var wellAfter = map[string]time.Duration{"/startup": time.Second, "/live": 0, "/ready": 2 * time.Second}
+
+// Probe implements probe.Port.
+func (p *memoryProbes) Probe(_ context.Context, t pod.Target, spec *corev1.Probe) pod.Answer {
+	path := spec.HTTPGet.Path
+	a := pod.Answer{Outcome: pod.Unknown}
+	a.Err = p.m.call("probe "+t.ID+path, p.m.runtimeLife, func() error {
+		a.Outcome, a.Output = p.look(t, path)
+		if a.Outcome == pod.Passed {
+			p.passed[t.ID+path], p.failed[t.ID+path] = true, 0
+		} else if p.failed[t.ID+path]++; path != "/ready" && p.failed[t.ID+path] >= spec.FailureThreshold {
+			p.unwell[t.ID] = true
+		}
+		return nil
+	})
+	return a
+}
+
+func (p *memoryProbes) look(t pod.Target, path string) (pod.Outcome, string) {
+	if p.m.w.Rand().Float64() < p.m.faults.before {
+		return pod.Failed, "timed out"
+	}
+	for _, c := range p.m.audit.containers() {
+		if c.ID != t.ID || c.State != container.Running {
+			continue
+		}
+		switch ran := p.m.w.Now().Sub(c.StartedAt); {
+		case ran < wellAfter[path], c.Image == sick && path == "/live" && ran > sickens:
+			return pod.Failed, "HTTP probe failed with statuscode: 500"
+		}
+		return pod.Passed, "ok"
+	}
+	return pod.Failed, "connection refused"
 }
 
 // facts are the machine's.

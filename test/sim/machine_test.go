@@ -58,6 +58,7 @@ type machine struct {
 	runtime *fake.Runtime
 	disk    *memoryDisk
 	volumes *memoryVolumes
+	probes  *memoryProbes
 	boots   int
 	journal *model.Journal
 	audit   *auditor
@@ -82,6 +83,7 @@ func newMachine(w *World) *machine {
 	}
 	m.disk = newMemoryDisk(m)
 	m.volumes = newMemoryVolumes(m)
+	m.probes = newMemoryProbes(m)
 	m.journal = model.New(model.Options{
 		Decode: api.Decode, Seed: w.Seed(),
 		After:  func(d time.Duration, f func()) { w.AfterFunc(d, f) },
@@ -160,7 +162,7 @@ func (m *machine) startNode() {
 	m.node = m.tree(actors.Machine(actors.MachineDeps{
 		System: system, Node: nodeName, Feed: feed.FromHub(m.journal.Hub(), nodeName),
 		Registry: func() *actor.PID { return system.NewLocalPID(actors.RegistryPath) },
-		Runtime:  newPortal(m), Volumes: m.volumes, Disk: m.disk, Host: facts{m},
+		Runtime:  newPortal(m), Volumes: m.volumes, Probes: m.probes, Disk: m.disk, Host: facts{m},
 		Machine:     thisMachine,
 		ClusterCIDR: netip.MustParsePrefix(podRange), Version: "v1.36.3+troupe", Backoff: 500 * time.Millisecond,
 		Kernel: m.host.Kernel(), Log: m.log,

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/troupe-sh/troupe/actors"
 	"github.com/troupe-sh/troupe/actors/supervise"
@@ -192,7 +193,7 @@ func (u *user) act() {
 }
 
 func (u *user) image() string {
-	names := []string{"app:1", "app:1", "app:1", "deaf:1", "slow:1", "done:1", "fail:1", "oom:1", "bad:1"}
+	names := []string{"app:1", "app:1", "app:1", "deaf:1", "slow:1", "done:1", "fail:1", "oom:1", "bad:1", sick}
 	if u.w.Rand().IntN(8) == 0 {
 		name := fmt.Sprintf("late:%d", u.w.Rand().IntN(3))
 		if !u.loaded[name] && !slices.Contains(u.missing, name) {
@@ -286,12 +287,35 @@ func (u *user) remove(key api.Key, grace *int64, change func(api.Object), told f
 
 func (u *user) template(name, image string, policy corev1.RestartPolicy) corev1.PodTemplateSpec {
 	grace := 1 + int64(u.w.Rand().IntN(12))
+	c := corev1.Container{Name: "c", Image: image, ImagePullPolicy: corev1.PullIfNotPresent}
+	u.probed(&c)
 	return corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": name}},
 		Spec: corev1.PodSpec{
 			RestartPolicy: policy, TerminationGracePeriodSeconds: &grace,
-			Containers: []corev1.Container{{Name: "c", Image: image, ImagePullPolicy: corev1.PullIfNotPresent}},
+			Containers: []corev1.Container{c},
 		},
+	}
+}
+
+// probed lets some containers be asked how they are.
+func (u *user) probed(c *corev1.Container) {
+	often := int32(1 + u.w.Rand().IntN(4))
+	probe := func(path string) *corev1.Probe {
+		return &corev1.Probe{
+			ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(80)}},
+			PeriodSeconds: often, FailureThreshold: int32(1 + u.w.Rand().IntN(3)),
+		}
+	}
+	if u.w.Rand().IntN(4) == 0 {
+		c.StartupProbe = probe("/startup")
+		c.StartupProbe.FailureThreshold = 30
+	}
+	if u.w.Rand().IntN(3) == 0 {
+		c.ReadinessProbe = probe("/ready")
+	}
+	if c.Image == sick || u.w.Rand().IntN(3) == 0 {
+		c.LivenessProbe = probe("/live")
 	}
 }
 
@@ -486,7 +510,7 @@ func (u *user) restless() bool {
 // runs tells whether the containers of an image go on until they are told to end.
 func runs(image string) bool {
 	b, present := images[image]
-	return !present || !b.Exits && b.FailStart == nil
+	return !present || !b.Exits && b.FailStart == nil && image != sick
 }
 
 func terminal(p *corev1.Pod) bool {
@@ -530,6 +554,14 @@ func (u *user) unlike(key api.Key, want *wish) error {
 		}
 		if !runs(want.image) && want.policy != corev1.RestartPolicyAlways && want.image == "done:1" && len(o.Spec.Containers) == 1 {
 			return fmt.Errorf("%s should have ended, it is %s", key, o.Status.Phase)
+		}
+		if want.image == sick && len(o.Spec.Containers) == 1 {
+			switch restarts := o.Status.ContainerStatuses[0].RestartCount; {
+			case want.policy == corev1.RestartPolicyNever:
+				return fmt.Errorf("%s is sick and was not ended", key)
+			case restarts == 0:
+				return fmt.Errorf("%s is sick and was not restarted", key)
+			}
 		}
 		if runs(want.image) && !(want.policy != corev1.RestartPolicyAlways && slices.ContainsFunc(o.Status.ContainerStatuses, exited)) {
 			return unready(o)

@@ -1,0 +1,89 @@
+package pod
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// ProbeKind is what a probe is for, as Kubernetes' messages call it.
+type ProbeKind string
+
+// The kinds, in the order in which they matter to a container that starts.
+const (
+	Startup   ProbeKind = "Startup"
+	Liveness  ProbeKind = "Liveness"
+	Readiness ProbeKind = "Readiness"
+)
+
+// ProbeKinds are all of them.
+var ProbeKinds = []ProbeKind{Startup, Liveness, Readiness}
+
+// ProbeOf is a container's probe of a kind; nil: it has none.
+func ProbeOf(c *corev1.Container, kind ProbeKind) *corev1.Probe {
+	switch kind {
+	case Startup:
+		return c.StartupProbe
+	case Liveness:
+		return c.LivenessProbe
+	default:
+		return c.ReadinessProbe
+	}
+}
+
+// Target is a running container that is asked something.
+type Target struct {
+	ID        string // the runtime's
+	Addr      string // of its pod, as the status has it
+	Pod       *corev1.Pod
+	Container *corev1.Container
+}
+
+// Answer is what became of asking.
+type Answer struct {
+	Outcome Outcome
+	Output  string // what it said, or why it failed
+	Err     error  // it could not be asked at all: the outcome counts for nothing
+}
+
+// Outcome is one, in Kubernetes' words.
+type Outcome string
+
+// The outcomes.
+const (
+	Passed  Outcome = "success"
+	Warned  Outcome = "warning" // passed, and people should know something
+	Failed  Outcome = "failure"
+	Unknown Outcome = "unknown"
+)
+
+// Unhealthy is why a container whose probe failed is killed, and within which
+// grace: the probe's own goes before the pod's.
+func Unhealthy(p *corev1.Pod, c *corev1.Container, kind ProbeKind) (why string, grace time.Duration) {
+	why = fmt.Sprintf("Container %s failed %s probe", c.Name, strings.ToLower(string(kind)))
+	if RestartsUnhealthy(p, c) {
+		why += ", will be restarted"
+	}
+	grace = Grace(p)
+	if probe := ProbeOf(c, kind); probe != nil && probe.TerminationGracePeriodSeconds != nil && p.DeletionGracePeriodSeconds == nil {
+		grace = time.Duration(*probe.TerminationGracePeriodSeconds) * time.Second
+	}
+	return why, grace
+}
+
+// RestartsUnhealthy tells whether a container that was killed because of a
+// probe runs again, whatever its exit code.
+func RestartsUnhealthy(p *corev1.Pod, c *corev1.Container) bool {
+	const failed = 1
+	return Restarts(p, c, failed)
+}
+
+// Grace is how long a pod's containers have from their signal to their end.
+func Grace(p *corev1.Pod) time.Duration {
+	if p.Spec.TerminationGracePeriodSeconds == nil {
+		return corev1.DefaultTerminationGracePeriodSeconds * time.Second
+	}
+	return time.Duration(*p.Spec.TerminationGracePeriodSeconds) * time.Second
+}
