@@ -356,6 +356,10 @@ func (r *Runtime) importImages(ctx context.Context, archive io.Reader) ([]contai
 		return nil, fmt.Errorf("%w: %w", container.ErrInvalid, err)
 	}
 	defer plain.Close()
+	before, err := r.client.ImageService().List(ctx)
+	if err != nil {
+		return nil, kind(err)
+	}
 	records, err := r.client.Import(ctx, plain, client.WithImageRefTranslator(archiveName))
 	if err != nil {
 		switch {
@@ -371,19 +375,53 @@ func (r *Runtime) importImages(ctx context.Context, archive io.Reader) ([]contai
 	if len(records) == 0 {
 		return nil, fmt.Errorf("the archive names no image: %w: save it with a name", container.ErrInvalid)
 	}
+	held, err := r.hold(ctx, records)
+	if err != nil {
+		return nil, errors.Join(err, r.takeBack(ctx, records, before))
+	}
+	return held, nil
+}
+
+// hold makes images ready for containers: unpacked and their users read, so
+// that the first container need not wait.
+func (r *Runtime) hold(ctx context.Context, records []coreimages.Image) ([]container.Image, error) {
 	held := map[string]container.Image{}
 	for _, record := range records {
 		img, err := r.images.find(ctx, record.Name)
 		if err != nil {
 			return nil, err
 		}
-		// Unpacked and its users read now, so that the first container need not wait.
 		if _, err := r.images.user(ctx, img, container.Security{User: "0"}); err != nil {
 			return nil, err
 		}
 		held[img.ID] = img.view()
 	}
 	return slices.SortedFunc(maps.Values(held), func(a, b container.Image) int { return cmp.Compare(a.ID, b.ID) }), nil
+}
+
+// takeBack gives names back to the images that had them before an archive
+// named others that cannot be used.
+func (r *Runtime) takeBack(ctx context.Context, records, before []coreimages.Image) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWait)
+	defer cancel()
+	defer r.images.invalidate()
+	had := map[string]coreimages.Image{}
+	for _, record := range before {
+		had[record.Name] = record
+	}
+	var errs []error
+	for _, record := range records {
+		var err error
+		if was, ok := had[record.Name]; ok {
+			_, err = r.client.ImageService().Update(ctx, was, "target")
+		} else {
+			err = r.client.ImageService().Delete(ctx, record.Name)
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("take back the name %s: %w", record.Name, kind(err)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // archiveName is the name that an OCI archive gives an image. A bare tag names nothing.
