@@ -11,12 +11,12 @@ import (
 // Machine is what the rules have to know of the machine that a pod runs on.
 type Machine struct {
 	Name          string
-	Addrs         func() []netip.Addr // present InternalIPs of the Node, the first is the one of host-network pods; nil: none
-	Memory        int64               // bytes: OOM scores are shares of it
-	Allocatable   corev1.ResourceList // of the Node: the limits of what has none
-	LogDir        string              // DATA/logs/pods
-	ClusterDomain string              // cluster.local if empty
-	PIDs          int64               // of a pod; 0: 4,096
+	Addrs         func() []netip.Addr  // present InternalIPs of the Node, the first is the one of host-network pods; nil: none
+	Memory        int64                // bytes: OOM scores are shares of it
+	Allocatable   corev1.ResourceList  // of the Node: the limits of what has none
+	LogDir        string               // DATA/logs/pods
+	ClusterDomain string               // cluster.local if empty
+	PIDs          int64                // of a pod; 0: 4,096
 	DNS           func() container.DNS // its own resolvers, as they are now; nil: none
 }
 

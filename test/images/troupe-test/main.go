@@ -177,7 +177,15 @@ func memory(args []string) error {
 		return err
 	}
 	take(total.Value(), 1<<20, 0)
-	select {}
+	return stay()
+}
+
+// stay stays for ever, also where nothing else runs: Go takes select {} for a
+// deadlock then.
+func stay() error {
+	for {
+		time.Sleep(time.Hour)
+	}
 }
 
 var taken [][]byte
@@ -218,7 +226,7 @@ func stress(args []string) error {
 		}()
 	}
 	take(amount.Value(), max(1, size.Value()), *pause)
-	select {}
+	return stay()
 }
 
 // signals prints every signal, and ends with SIGTERM unless told to ignore it.
