@@ -526,9 +526,39 @@ func (a *auditor) podUnsettled(p *corev1.Pod, box container.Sandbox, boxed bool,
 	case p.Status.PodIP != box.Addr.String():
 		return fmt.Errorf("its address is %s, its sandbox's %s", p.Status.PodIP, box.Addr)
 	}
+	if err := a.configuration(p, all); err != nil {
+		return err
+	}
 	for _, st := range p.Status.ContainerStatuses {
 		if !settledContainer(p, st, all) {
 			return fmt.Errorf("container %s says %+v, the runtime %+v", st.Name, st, all)
+		}
+	}
+	return nil
+}
+
+// configuration checks that a pod's files are as what they are made of now is,
+// and that what runs has the environment that it was to have.
+func (a *auditor) configuration(p *corev1.Pod, all []container.Container) error {
+	files := a.m.volumes.have[p.UID]
+	for _, vol := range p.Spec.Volumes {
+		want, path := p.Labels["app"], "app"
+		if vol.ConfigMap != nil {
+			m, _ := a.m.user.get(api.Key{Resource: api.ConfigMaps, Namespace: p.Namespace, Name: vol.ConfigMap.Name}).(*corev1.ConfigMap)
+			if m == nil {
+				return fmt.Errorf("its ConfigMap %s is not there", vol.ConfigMap.Name)
+			}
+			want, path = m.Data["v"], "v"
+		}
+		if got := files[vol.Name+"/"+path]; got != want {
+			return fmt.Errorf("the file %s of its volume %s says %q, want %q", path, vol.Name, got, want)
+		}
+	}
+	for _, c := range all {
+		spec, _ := a.m.runtime.Spec(c.ID)
+		wants := slices.ContainsFunc(p.Spec.Containers, func(w corev1.Container) bool { return w.Name == c.Name && len(w.Env) > 0 })
+		if has := slices.ContainsFunc(spec.Env, func(v string) bool { return strings.HasPrefix(v, "V=") && v != "V=" }); has != wants {
+			return fmt.Errorf("container %s has the environment %q", c.ID, spec.Env)
 		}
 	}
 	return nil

@@ -36,6 +36,7 @@ func wholeMachine(w *World) {
 	m.start()
 	m.watch()
 	u, d := newUser(m), newDevil(m)
+	m.user = u
 	w.Run(w.between(0, 2*time.Second)) // some begin before the machine is ready
 	for range 15 + w.Rand().IntN(25) {
 		if w.Rand().IntN(2) == 0 {
@@ -62,6 +63,7 @@ type machine struct {
 	boots   int
 	journal *model.Journal
 	audit   *auditor
+	user    *user
 	faults  faults
 
 	runtimeLife *life // of the calls that its agent makes

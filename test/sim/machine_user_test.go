@@ -162,7 +162,7 @@ func (u *user) get(key api.Key) api.Object {
 
 // act does one thing.
 func (u *user) act() {
-	switch u.w.Rand().IntN(20) {
+	switch u.w.Rand().IntN(22) {
 	case 0, 1, 2:
 		u.createController()
 	case 3, 4, 5:
@@ -189,6 +189,10 @@ func (u *user) act() {
 		u.note()
 	case 19:
 		u.otherNode()
+	case 20:
+		u.note()
+	case 21:
+		u.forget()
 	}
 }
 
@@ -289,13 +293,15 @@ func (u *user) template(name, image string, policy corev1.RestartPolicy) corev1.
 	grace := 1 + int64(u.w.Rand().IntN(12))
 	c := corev1.Container{Name: "c", Image: image, ImagePullPolicy: corev1.PullIfNotPresent}
 	u.probed(&c)
-	return corev1.PodTemplateSpec{
+	t := corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": name}},
 		Spec: corev1.PodSpec{
 			RestartPolicy: policy, TerminationGracePeriodSeconds: &grace,
 			Containers: []corev1.Container{c},
 		},
 	}
+	u.configure(&t.Spec)
+	return t
 }
 
 // probed lets some containers be asked how they are.
@@ -318,6 +324,27 @@ func (u *user) probed(c *corev1.Container) {
 		c.LivenessProbe = probe("/live")
 	}
 }
+
+// configure lets a pod take what a ConfigMap says, into a file or its
+// environment. Perhaps there is no such ConfigMap yet.
+func (u *user) configure(p *corev1.PodSpec) {
+	which := corev1.LocalObjectReference{Name: u.configMap()}
+	if u.w.Rand().IntN(4) == 0 {
+		p.Volumes = []corev1.Volume{
+			{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: which}}},
+			{Name: "self", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: []corev1.DownwardAPIVolumeFile{
+				{Path: "app", FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.labels['app']"}},
+			}}}},
+		}
+	}
+	if u.w.Rand().IntN(4) == 0 {
+		p.Containers[0].Env = []corev1.EnvVar{{Name: "V", ValueFrom: &corev1.EnvVarSource{
+			ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: which, Key: "v"},
+		}}}
+	}
+}
+
+func (u *user) configMap() string { return fmt.Sprintf("cm%d", u.w.Rand().IntN(2)) }
 
 func (u *user) createController() {
 	name := fmt.Sprintf("rc%d", u.w.Rand().IntN(3))
@@ -465,14 +492,49 @@ func (u *user) load() {
 
 // note writes something that nobody but the user changes.
 func (u *user) note() {
-	keys := u.keys("configmaps")
+	key := api.Key{Resource: api.ConfigMaps, Namespace: u.namespace(), Name: u.configMap()}
 	value := fmt.Sprint(u.w.Rand().IntN(1000))
-	if len(keys) == 0 {
-		name := fmt.Sprintf("cm%d", u.w.Rand().IntN(2))
-		u.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: u.namespace(), Name: name}, Data: map[string]string{"v": value}}, wish{value: value})
+	if want := u.wants[key]; want == nil || want.gone {
+		u.createConfigMap(key, value)
 		return
 	}
-	u.update(pick(u.w, keys), func(o api.Object) { o.(*corev1.ConfigMap).Data = map[string]string{"v": value} }, func(want *wish) { want.value = value })
+	u.update(key, func(o api.Object) { o.(*corev1.ConfigMap).Data = map[string]string{"v": value} }, func(want *wish) { want.value = value })
+}
+
+func (u *user) createConfigMap(key api.Key, value string) {
+	u.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Data: map[string]string{"v": value}}, wish{value: value})
+}
+
+// forget deletes a ConfigMap, whoever needs it.
+func (u *user) forget() {
+	if keys := u.keys(api.ConfigMaps); len(keys) > 0 {
+		u.remove(pick(u.w, keys), nil, func(api.Object) {}, func() {})
+	}
+}
+
+// provide makes the ConfigMaps that pods and controllers refer to, and that are
+// not there.
+func (u *user) provide() {
+	missing := map[api.Key]bool{}
+	for _, resource := range []string{"pods", "replicationcontrollers"} {
+		for _, record := range u.m.journal.Hub().List(resource, "") {
+			p := &corev1.Pod{}
+			switch o := u.m.audit.object(record).(type) {
+			case *corev1.Pod:
+				p = o
+			case *corev1.ReplicationController:
+				p.Namespace, p.Spec = o.Namespace, o.Spec.Template.Spec
+			}
+			for _, key := range api.SourcesOf(p) {
+				if u.get(key) == nil {
+					missing[key] = true
+				}
+			}
+		}
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(missing), api.Key.Compare) {
+		u.createConfigMap(key, "provided")
+	}
 }
 
 // otherNode makes a Node that no machine stands behind, for its part of the pod range.
@@ -492,6 +554,7 @@ func (u *user) rest() {
 		u.load()
 	}
 	u.w.Until(healing, func() bool { return len(u.pending) == 0 })
+	u.provide()
 	u.setUnschedulable(false)
 }
 
