@@ -60,6 +60,16 @@ var manifests = []struct {
 		}
 		return allRunning(p)
 	}},
+	{file: "exec-liveness", pods: 1, becomes: allRunning},
+	{file: "http-liveness", pods: 1, becomes: func(p *corev1.Pod) error {
+		// It says that it is well for 10 s.
+		if s := p.Status.ContainerStatuses; len(s) == 0 || s[0].RestartCount == 0 {
+			return fmt.Errorf("%s", states(p))
+		}
+		return nil
+	}},
+	{file: "tcp-liveness-readiness", pods: 1, becomes: allRunning, port: 8080, page: "goproxy"},
+	{file: "grpc-liveness", pods: 1, becomes: allRunning, log: "serving"},
 	{file: "redis", pods: 1, becomes: allRunning, log: "Ready to accept connections"},
 	{file: "security-context", pods: 1, becomes: allRunning, port: 8080, page: "Hello Kubernetes!"},
 	{file: "security-context-4", pods: 1, becomes: allRunning, port: 8080, page: "Hello, world!"},
@@ -81,7 +91,7 @@ var manifests = []struct {
 
 func TestPublishedManifestsRunUnchanged(t *testing.T) {
 	h := start(t, "busybox", "debian", "nginx", "redis", "stress", "hello-app", "node-hello",
-		"update-demo-kitten", "update-demo-nautilus", "gb-frontend", "cassandra")
+		"update-demo-kitten", "update-demo-nautilus", "gb-frontend", "cassandra", "liveness", "goproxy", "etcd")
 	h.Troupe("label", "node", h.Name, "disktype=ssd")
 	accepted, err := os.ReadFile("../../docs/manifests.md")
 	if err != nil {

@@ -91,6 +91,23 @@ var images = []image{
 		config: v1.Config{Env: []string{searchPath}, Entrypoint: []string{"troupe-test"}, ExposedPorts: map[string]struct{}{"8080/tcp": {}}},
 	},
 	standIn("stress", 0, "", "vish/stress:latest"),
+	{
+		name:   "liveness",
+		tags:   []string{"k8s.gcr.io/liveness:latest"},
+		base:   "troupe-test",
+		links:  map[string]string{"server": "/bin/troupe-test"},
+		config: v1.Config{Env: []string{searchPath}, ExposedPorts: map[string]struct{}{"8080/tcp": {}}},
+	},
+	standIn("goproxy", 8080, "goproxy", "registry.k8s.io/goproxy:0.1"),
+	{
+		name:     "etcd",
+		tags:     []string{"registry.k8s.io/etcd:3.5.1-0"}, // Debian's is 3.4
+		base:     "debian",
+		packages: []string{"etcd-server"},
+		dirs:     []string{"var/lib/etcd"},
+		links:    map[string]string{"usr/local/bin/etcd": "/usr/bin/etcd"},
+		config:   v1.Config{Env: []string{searchPath}, Cmd: []string{"etcd"}, ExposedPorts: map[string]struct{}{"2379/tcp": {}}},
+	},
 	standIn("hello-app", 8080, "Hello, world!", "gcr.io/google-samples/hello-app:2.0"),
 	standIn("node-hello", 8080, "Hello Kubernetes!", "gcr.io/google-samples/node-hello:1.0"),
 	standIn("update-demo-kitten", 80, "kitten", "gcr.io/google_containers/update-demo:kitten"),

@@ -32,12 +32,16 @@ var verbs = map[string]func(args []string) error{
 	"signals": signals,
 	"count":   count,
 	"check":   check,
+	"sicken":  sicken,
 }
+
+// programs are verbs by the name of the program that a manifest calls.
+var programs = map[string]string{"stress": "stress", "server": "sicken"}
 
 func main() {
 	verb, args := "serve", os.Args[1:]
-	if filepath.Base(os.Args[0]) == "stress" {
-		verb = "stress"
+	if name := programs[filepath.Base(os.Args[0])]; name != "" {
+		verb = name
 	} else if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		verb, args = args[0], args[1:]
 	}
@@ -114,6 +118,20 @@ func serve(args []string) error {
 		time.Sleep(*grace)
 		return nil
 	}
+}
+
+// sicken answers /healthz as Kubernetes' example does: well for 10 seconds, and
+// then with 500.
+func sicken([]string) error {
+	started := time.Now()
+	http.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if ran := time.Since(started); ran > 10*time.Second {
+			http.Error(w, fmt.Sprintf("error: %v", ran.Seconds()), http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprint(w, "ok")
+	})
+	return http.ListenAndServe(":8080", nil)
 }
 
 // echo answers each datagram with its sender, its text and this host.
