@@ -67,7 +67,7 @@ func TestDoctor(t *testing.T) {
 	if found, code = examine(t, h, "--pod-cidr", "127.0.0.0/8"); code != 0 {
 		t.Errorf("pods' addresses that only lo has: %+v", found["addresses"])
 	}
-	h.Exec("ip", "link", "add", "lan", "type", "dummy")
+	h.Exec("ip", "link", "add", "lan", "type", "veth")
 	h.Exec("ip", "addr", "add", "10.244.200.1/24", "dev", "lan")
 	if found, code = examine(t, h); code != 1 || found["addresses"].Status != "FAIL" || !strings.Contains(found["addresses"].Found, "10.244.200.1/24") {
 		t.Errorf("an address in the way: exit code %d: %+v", code, found["addresses"])
