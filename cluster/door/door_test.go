@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,12 +16,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/kubernetes/pkg/apis/core"
 
 	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/api/command"
 	"github.com/troupe-sh/troupe/cluster/journal"
+	"github.com/troupe-sh/troupe/cluster/journal/model"
 )
 
 var change = command.Change{
@@ -238,6 +244,52 @@ func TestARefusalToBeAskedDoesNotMakeAnOutcomeKnown(t *testing.T) {
 		}})
 		if o, err := d.write(t.Context(), "create", change); err != nil || o != change.Object || asked != 4 {
 			t.Errorf("asked %d times, got %v, %v", asked, o, err)
+		}
+	})
+}
+
+func TestAQuietWatchHearsNowAndThenHowFarItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := model.New(model.Options{Decode: api.Decode})
+		var reign journal.Leadership
+		j.Leadership(func(l journal.Leadership) { reign = l })
+		namespace, err := api.Encode(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "n"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Propose(t.Context(), journal.Entry{Epoch: reign.Epoch, Base: j.Hub().Seq(), Changes: []journal.Change{
+			{Key: api.Key{Resource: "namespaces", Name: "n"}, Value: namespace},
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		at := strconv.FormatUint(j.Hub().Seq(), 10)
+		s := &kindStorage{door: New(Config{Hub: j.Hub(), Verify: func(context.Context) error { return nil }}), kind: api.KindFor("configmaps"), new: func() runtime.Object { return &core.ConfigMap{} }}
+		for _, wanted := range []bool{true, false} {
+			predicate := storage.Everything
+			predicate.AllowWatchBookmarks = wanted
+			w, err := s.Watch(t.Context(), "/configmaps", storage.ListOptions{Predicate: predicate})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				time.Sleep(bookmarkEvery)
+				synctest.Wait()
+				select {
+				case e := <-w.ResultChan():
+					if !wanted || e.Type != watch.Bookmark || e.Object.(*core.ConfigMap).ResourceVersion != at {
+						t.Errorf("bookmarks wanted %v: heard %s %v", wanted, e.Type, e.Object)
+					}
+				default:
+					if wanted {
+						t.Error("heard nothing")
+					}
+				}
+			}
+			w.Stop()
+			synctest.Wait()
+			if _, more := <-w.ResultChan(); more {
+				t.Error("the watch goes on")
+			}
 		}
 	})
 }

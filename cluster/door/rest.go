@@ -88,7 +88,7 @@ func (o options) GetRESTOptions(resource schema.GroupResource, _ runtime.Object)
 	return generic.RESTOptions{
 		StorageConfig:           config,
 		EnableGarbageCollection: true,
-		DeleteCollectionWorkers: 1,
+		DeleteCollectionWorkers: 16, // whose deletes share commits
 		ResourcePrefix:          resource.String(),
 		Decorator: func(_ *storagebackend.ConfigForResource, _ string, _ func(runtime.Object) (string, error),
 			newFunc, _ func() runtime.Object, _ storage.AttrFunc, _ storage.IndexerFuncs, _ *cache.Indexers,
