@@ -67,6 +67,7 @@ type MachineDeps struct {
 	ClusterCIDR netip.Prefix
 	Version     string
 	Backoff     time.Duration // before a container's second restart; 0: 10 s
+	ImageGC     images.GC
 	Kernel      mailbox.Kernel
 	Log         *slog.Logger
 }
@@ -85,7 +86,7 @@ type Disk interface {
 }
 
 func (d MachineDeps) images() images.Config {
-	return images.Config{Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Feed: d.Feed}
+	return images.Config{Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Feed: d.Feed, GC: d.ImageGC}
 }
 
 func (d MachineDeps) machine() machine.Config {

@@ -1,6 +1,7 @@
 // Package images sees to it that this machine has the images that its
 // containers need: it looks, pulls what is missing, once for all who want it,
-// and ends a pull that nobody wants any more.
+// and ends a pull that nobody wants any more. When the disk fills, images go
+// that no container uses.
 //
 //	Supervisor  node: 5 restarts in 10m
 //	Accepts     pod.FindImage pod.PullImage pod.ImagesLoaded
@@ -29,6 +30,7 @@ type Config struct {
 	Log     *slog.Logger
 	Runtime container.Runtime
 	Feed    Feed
+	GC      GC
 }
 
 // Feed is where a pod's secrets are read. cluster/feed has it.
@@ -39,7 +41,7 @@ type Feed interface {
 // New returns what spawns the actor.
 func New(c Config) actor.Producer {
 	return func() actor.Actor {
-		return &images{config: c, work: c.Kernel.New(), state: newState(), pulls: map[uint64]context.CancelFunc{}}
+		return &images{config: c, work: c.Kernel.New(), state: newState(c.GC), pulls: map[uint64]context.CancelFunc{}}
 	}
 }
 
@@ -63,12 +65,16 @@ type (
 		image  container.Image
 		err    error
 	}
-	stepDue struct{}
+	stepDue   struct{}
+	surveyDue struct{}
+	collected struct{ err error }
 )
 
 // Receive implements [actor.Actor].
 func (i *images) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		i.work.After(ctx, surveyEvery, surveyDue{})
 	case pod.FindImage:
 		i.apply(ctx, i.state.find(i.asker(ctx.Sender(), m)))
 	case pod.PullImage:
@@ -82,6 +88,19 @@ func (i *images) Receive(ctx actor.Context) {
 		i.apply(ctx, i.state.pulled(m, i.work.Now()))
 	case stepDue:
 		i.apply(ctx, i.state.step())
+	case surveyDue:
+		i.work.After(ctx, surveyEvery, surveyDue{})
+		i.apply(ctx, i.state.inspect())
+	case survey:
+		if m.err != nil {
+			i.config.Log.Warn("look whether images have to go", "error", m.err)
+		}
+		i.apply(ctx, i.state.surveyed(m, i.work.Now()))
+	case collected:
+		if m.err != nil {
+			i.config.Log.Warn("remove images that nobody uses", "error", m.err)
+		}
+		i.apply(ctx, i.state.collected())
 	case *actor.Terminated:
 		i.apply(ctx, i.state.gone(m.Who, i.work.Now()))
 	case *actor.Stopping, *actor.Restarting:
@@ -140,6 +159,11 @@ func (i *images) apply(ctx actor.Context, todo []effect) {
 			ctx.Unwatch(e.who)
 		case again:
 			i.work.After(ctx, e.after, stepDue{})
+		case inspect:
+			i.work.Go(ctx, func(c context.Context) any { return surveyed(c, runtime) })
+		case remove:
+			i.config.Log.Info("the disk is full: images that nobody uses are removed", "images", e.ids, "bytes", e.bytes, "lacking", max(e.lacks, 0))
+			i.work.Go(ctx, func(c context.Context) any { return collected{collect(c, runtime, e.ids)} })
 		}
 	}
 }

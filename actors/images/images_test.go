@@ -1,8 +1,12 @@
 package images_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +43,7 @@ func run(t *testing.T, body func(k *actortest.Kit, r *fake.Runtime)) {
 		"broken": {Type: corev1.SecretTypeDockercfg, Data: map[string][]byte{corev1.DockerConfigKey: []byte(`{`)}},
 	}
 	actortest.Run(t, func() actor.Actor {
-		return images.New(images.Config{Kernel: mailbox.Real(), Runtime: r, Feed: secrets})()
+		return images.New(images.Config{Kernel: mailbox.Real(), Log: slog.New(slog.DiscardHandler), Runtime: r, Feed: secrets})()
 	}, func(k *actortest.Kit) {
 		for _, who := range []string{"asker", "other", "third"} {
 			k.Play(who, nil)
@@ -327,5 +331,88 @@ func TestARestartForgetsWhoWaits(t *testing.T) {
 		k.TellFrom("asker", find("app:1", ""))
 		k.Advance(time.Second)
 		expect(t, k, "asker", "pulling, pulled in 1s")
+	})
+}
+
+// here are the names of the images on the machine.
+func here(t *testing.T, r *fake.Runtime) string {
+	t.Helper()
+	all, err := r.Images(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, i := range all {
+		for _, n := range i.Names {
+			names = append(names, strings.TrimPrefix(n, "docker.io/library/"))
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+func TestAFullDiskCostsTheImagesThatNobodyUses(t *testing.T) {
+	const mib = 1 << 20 // the size of each image
+	run(t, func(k *actortest.Kit, r *fake.Runtime) {
+		ctx := context.Background()
+		for _, image := range []string{"oldest:1", "used:1", "wanted:1", "middle:1"} {
+			r.AddImage(image, fake.Behaviour{})
+			k.Advance(time.Minute)
+		}
+		if err := errors.Join(
+			r.Configure(ctx, container.Network{PodCIDR: netip.MustParsePrefix("10.1.0.0/24")}),
+			func() error { _, err := r.RunSandbox(ctx, container.SandboxSpec{ID: "p"}); return err }(),
+			r.Create(ctx, container.Spec{ID: "c", Sandbox: "p", Image: "used:1"}),
+		); err != nil {
+			t.Fatal(err)
+		}
+		k.Advance(2 * time.Minute)
+		k.TellFrom("asker", find("wanted:1", ""))
+		r.AddImage("new:1", fake.Behaviour{})
+		r.SetDisk(container.Disk{Size: 100 * mib, Free: 16 * mib})
+		k.Tell(pod.ImagesLoaded{})
+		if got := here(t, r); got != "middle:1 new:1 oldest:1 used:1 wanted:1" {
+			t.Errorf("below the threshold: %s", got)
+		}
+		r.SetDisk(container.Disk{Size: 100 * mib, Free: 15 * mib}) // 85 % full: five have to go
+		r.AddImage("another:1", fake.Behaviour{})
+		k.Tell(pod.ImagesLoaded{})
+		if got := here(t, r); got != "another:1 new:1 used:1 wanted:1" {
+			t.Errorf("those that came or were wanted a moment ago, and the one in use, stay: %s", got)
+		}
+		k.Advance(5 * time.Minute)
+		if got := here(t, r); got != "used:1" {
+			t.Errorf("when they are old: %s", got)
+		}
+		if err := r.Remove(ctx, "c"); err != nil {
+			t.Fatal(err)
+		}
+		k.Advance(5 * time.Minute) // it was seen in use five minutes ago
+		if got := here(t, r); got != "" {
+			t.Errorf("once it is not used: %s", got)
+		}
+	})
+}
+
+func TestNoMoreIsRemovedThanHasToBe(t *testing.T) {
+	const mib = 1 << 20
+	run(t, func(k *actortest.Kit, r *fake.Runtime) {
+		for _, image := range []string{"b:1", "a:1", "c:1"} {
+			r.AddImage(image, fake.Behaviour{})
+			k.Advance(time.Second)
+		}
+		k.TellFrom("asker", find("b:1", "")) // the first that came is used last
+		k.Advance(3 * time.Minute)
+		r.SetDisk(container.Disk{Size: 20 * mib, Free: 2 * mib}) // two have to go
+		r.Inject(fake.Fault{Method: "RemoveImage", Err: container.ErrBusy})
+		k.Tell(pod.ImagesLoaded{})
+		if got := here(t, r); got != "a:1 b:1" {
+			t.Errorf("the others go when one cannot: %s", got)
+		}
+		r.SetDisk(container.Disk{Size: 20 * mib, Free: 3 * mib})
+		k.Tell(pod.ImagesLoaded{})
+		if got := here(t, r); got != "b:1" {
+			t.Errorf("and that one later: %s", got)
+		}
 	})
 }

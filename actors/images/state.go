@@ -77,9 +77,16 @@ type state struct {
 	running int
 	last    uint64 // number of a pull
 	ticking bool
+
+	gc        GC
+	used      map[string]time.Time // when an image was last seen in use, by ID
+	surveying bool
+	anew      bool // the machine has to be looked at once more: an image came meanwhile
 }
 
-func newState() state { return state{images: map[string]*image{}, askers: map[string]*asker{}} }
+func newState(gc GC) state {
+	return state{images: map[string]*image{}, askers: map[string]*asker{}, gc: gc.orDefault(), used: map[string]time.Time{}}
+}
 
 // effect is something to do.
 type effect interface{ effect() }
@@ -95,6 +102,8 @@ type (
 	watch   struct{ who *actor.PID }
 	unwatch struct{ who *actor.PID }
 	again   struct{ after time.Duration } // to say how far pulls are
+	inspect struct{}                      // look at the machine, whether images have to go
+	remove  struct{ collection }
 )
 
 func (look) effect()    {}
@@ -104,6 +113,8 @@ func (tell) effect()    {}
 func (watch) effect()   {}
 func (unwatch) effect() {}
 func (again) effect()   {}
+func (inspect) effect() {}
+func (remove) effect()  {}
 
 // find takes a wish. It replaces an earlier one of the same asker.
 func (s *state) find(a *asker) []effect {
@@ -140,7 +151,37 @@ func (s *state) loaded() []effect {
 	for _, name := range slices.Sorted(maps.Keys(s.images)) {
 		todo = append(todo, s.look(name)...)
 	}
-	return todo
+	return append(todo, s.inspect()...)
+}
+
+// inspect has the machine looked at, whether images have to go.
+func (s *state) inspect() []effect {
+	if s.surveying {
+		s.anew = true
+		return nil
+	}
+	s.surveying = true
+	return []effect{inspect{}}
+}
+
+// surveyed takes what there is.
+func (s *state) surveyed(v survey, now time.Time) []effect {
+	if v.err == nil {
+		if c := s.choose(v, now); len(c.ids) > 0 || c.lacks > 0 {
+			return []effect{remove{c}}
+		}
+	}
+	return s.collected()
+}
+
+// collected ends a look at the machine.
+func (s *state) collected() []effect {
+	s.surveying = false
+	if s.anew {
+		s.anew = false
+		return s.inspect()
+	}
+	return nil
 }
 
 // looked takes what the runtime has of a name.
@@ -154,9 +195,9 @@ func (s *state) looked(m looked, now time.Time) []effect {
 	for _, key := range slices.Sorted(maps.Keys(n.askers)) {
 		switch a := n.askers[key]; {
 		case a.stage == looking:
-			todo = append(todo, s.judge(a, m)...)
+			todo = append(todo, s.judge(a, m, now)...)
 		case a.stage == told && m.err == nil && usable(a, m.image):
-			todo = append(todo, s.answer(a, pod.ImageFound{Name: m.name, Image: m.image})...)
+			todo = append(todo, s.answer(a, pod.ImageFound{Name: m.name, Image: m.image}, now)...)
 		}
 	}
 	if n.again {
@@ -189,12 +230,12 @@ func usable(a *asker, i container.Image) bool {
 }
 
 // judge decides for one who asked, now that it is known what is here.
-func (s *state) judge(a *asker, m looked) []effect {
+func (s *state) judge(a *asker, m looked, now time.Time) []effect {
 	switch {
 	case !a.insists && m.err == nil && usable(a, m.image):
-		return s.answer(a, pod.ImageFound{Name: a.name, Image: m.image})
+		return s.answer(a, pod.ImageFound{Name: a.name, Image: m.image}, now)
 	case m.err != nil && !errors.Is(m.err, container.ErrNotFound):
-		return s.answer(a, pod.ImageFound{Name: a.name, Err: m.err})
+		return s.answer(a, pod.ImageFound{Name: a.name, Err: m.err}, now)
 	case a.policy == corev1.PullNever:
 		a.stage = told
 		return []effect{tell{a.who, pod.ImageFound{Name: a.name, Err: container.ErrNotFound}}}
@@ -258,7 +299,7 @@ func (s *state) pulled(m pulled, now time.Time) []effect {
 			waits = true
 		case a.stage != pulling || a.key() != p.key:
 		case m.err == nil || a.insists:
-			todo = append(todo, s.answer(a, reply)...)
+			todo = append(todo, s.answer(a, reply, now)...)
 		default:
 			a.stage = told
 			todo = append(todo, tell{a.who, reply})
@@ -268,11 +309,17 @@ func (s *state) pulled(m pulled, now time.Time) []effect {
 		todo = append(todo, s.look(m.name)...)
 	}
 	s.tidy(m.name)
+	if m.err == nil {
+		todo = append(todo, s.inspect()...)
+	}
 	return append(todo, s.begin(now)...)
 }
 
 // answer is the last that an asker hears.
-func (s *state) answer(a *asker, reply pod.ImageFound) []effect {
+func (s *state) answer(a *asker, reply pod.ImageFound, now time.Time) []effect {
+	if reply.Err == nil {
+		s.used[reply.Image.ID] = now // by the container that is made of it now
+	}
 	a.stage = told // it holds no pull
 	return append([]effect{tell{a.who, reply}}, s.leave(a)...)
 }

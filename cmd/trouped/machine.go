@@ -13,6 +13,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/troupe-sh/troupe/actors"
+	"github.com/troupe-sh/troupe/actors/images"
 	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/actors/supervise"
 	"github.com/troupe-sh/troupe/cluster/feed"
@@ -166,6 +167,7 @@ func (a *agent) startMachine(ctx context.Context, runtime *ctrd.Runtime) error {
 		Feed: feed.FromHub(a.journal.Hub(), a.options.Name), Runtime: runtime, Volumes: volume.New(a.options.DataDir, m), Probes: probe.New(runtime),
 		Host: machine, Disk: disk, ClusterCIDR: a.options.pods, Version: build.Kubernetes() + "+troupe",
 		Backoff: a.options.RestartBackoff.Duration,
+		ImageGC: images.GC{High: a.options.ImageGC.HighPercent, Low: a.options.ImageGC.LowPercent, MinAge: a.options.ImageGC.MinAge.Duration},
 		Machine: m, Kernel: mailbox.Real(), Log: a.log,
 	}), supervise.Options{Log: a.log, Fell: a.fall("node")})
 	if err != nil {

@@ -43,7 +43,15 @@ type Config struct {
 	LogLevel            string   `json:"logLevel,omitempty" flag:"log-level" enum:"debug info warn error" default:"info" reload:"true" doc:"debug, info, warn or error"`
 	RestartBackoff      Duration `json:"restartBackoff,omitempty" flag:"restart-backoff" min:"1ms" max:"5m" default:"10s" doc:"How long a container that ended again waits before its second restart; doubles up to 5m"`
 	CertsDir            string   `json:"certsDir,omitempty" flag:"certs-dir" format:"path" default:"/etc/troupe/certs.d" doc:"How to reach image registries: HOST/hosts.toml with certificates, mirrors and plain HTTP, as containerd reads it"`
+	ImageGC             ImageGC  `json:"imageGC,omitempty" doc:"When images that no container uses are removed"`
 	Limits              Limits   `json:"limits,omitempty" doc:"What clients may ask at once"`
+}
+
+// ImageGC are Kubernetes' thresholds.
+type ImageGC struct {
+	HighPercent int      `json:"highPercent,omitempty" min:"1" max:"100" default:"85" doc:"Images are removed when the disk that holds them is this full; 100: never"`
+	LowPercent  int      `json:"lowPercent,omitempty" min:"0" max:"99" default:"80" doc:"How full it may be then"`
+	MinAge      Duration `json:"minAge,omitempty" min:"0s" max:"24h" default:"2m" doc:"How long an image stays after it has come or was used last"`
 }
 
 // Limits are on what clients ask. Watches and streams do not count.
@@ -317,6 +325,9 @@ func (c *Config) Complete() error {
 				return fmt.Errorf("--%s: %w", k.flag(), err)
 			}
 		}
+	}
+	if c.ImageGC.LowPercent >= c.ImageGC.HighPercent {
+		return fmt.Errorf("imageGC: lowPercent %d is not below highPercent %d", c.ImageGC.LowPercent, c.ImageGC.HighPercent)
 	}
 	dirs, err := c.Dirs().Resolve()
 	if err != nil {

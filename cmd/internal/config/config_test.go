@@ -30,6 +30,7 @@ podCIDR: 10.1.0.0/16
 logLevel: debug
 restartBackoff: 1s
 certsDir: /etc/certs
+imageGC: {highPercent: 70, lowPercent: 60, minAge: 5m}
 limits: {reads: 4, writes: 2}
 `
 
@@ -41,7 +42,8 @@ func TestEveryKeyIsRead(t *testing.T) {
 	want := &Config{
 		Name: "n1", DataDir: "/var/lib/other", RunDir: "/run/other", Socket: "/run/other/s", Containerd: "/run/c.sock",
 		ContainerdNamespace: "other", CgroupParent: "other", PodCIDR: "10.1.0.0/16", LogLevel: "debug",
-		RestartBackoff: Duration{time.Second}, CertsDir: "/etc/certs", Limits: Limits{Reads: 4, Writes: 2},
+		RestartBackoff: Duration{time.Second}, CertsDir: "/etc/certs",
+		ImageGC: ImageGC{HighPercent: 70, LowPercent: 60, MinAge: Duration{5 * time.Minute}}, Limits: Limits{Reads: 4, Writes: 2},
 	}
 	if d := cmp.Diff(want, c); d != "" {
 		t.Error(d)
@@ -108,7 +110,7 @@ func TestProblems(t *testing.T) {
 		"name: a\n---\nname: b":                  `f:2: a second document: a configuration is one`,
 		"name: a\n  b: c":                        `f:2: no YAML: mapping values are not allowed in this context`,
 		"name: \"a":                              `f:1: no YAML: found unexpected end of stream`,
-		"<<: {name: a}":                          `f:1: unknown key "<<": there are name, dataDir, runDir, socket, containerd, containerdNamespace, cgroupParent, podCIDR, logLevel, restartBackoff, certsDir, limits`,
+		"<<: {name: a}":                          `f:1: unknown key "<<": there are name, dataDir, runDir, socket, containerd, containerdNamespace, cgroupParent, podCIDR, logLevel, restartBackoff, certsDir, imageGC, limits`,
 		"limits: {writes: 0}\nname: _\nfoo: 1\n": "f:1: limits.writes: 0 is not between 1 and 100000\nf:2: name: \"_\": a lowercase",
 	} {
 		c := Default()
@@ -185,7 +187,7 @@ func TestFlags(t *testing.T) {
 		}
 	}
 	for _, k := range keys(c) {
-		if k.flag() == "" && !strings.HasPrefix(k.path, "limits.") {
+		if k.flag() == "" && !strings.Contains(k.path, ".") {
 			t.Errorf("%s has no flag", k.path)
 		}
 	}
