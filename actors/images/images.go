@@ -162,7 +162,12 @@ func (i *images) apply(ctx actor.Context, todo []effect) {
 		case inspect:
 			i.work.Go(ctx, func(c context.Context) any { return surveyed(c, runtime) })
 		case remove:
-			i.config.Log.Info("the disk is full: images that nobody uses are removed", "images", e.ids, "bytes", e.bytes, "lacking", max(e.lacks, 0))
+			if len(e.ids) > 0 {
+				i.config.Log.Info("the disk is full: images that nobody uses are removed", "images", e.ids, "bytes", e.bytes)
+			}
+			if e.lacks > 0 {
+				i.config.Log.Warn("the disk is full, and no more images may go", "lacking", e.lacks)
+			}
 			i.work.Go(ctx, func(c context.Context) any { return collected{collect(c, runtime, e.ids)} })
 		}
 	}

@@ -193,6 +193,29 @@ func (p *portal) Image(ctx context.Context, name string) (i container.Image, err
 	return i, err
 }
 
+// Images implements [container.Runtime].
+func (p *portal) Images(ctx context.Context) (all []container.Image, err error) {
+	err = p.call("Images", func() (err error) { all, err = p.Runtime.Images(ctx); return err })
+	return all, err
+}
+
+// ImageDisk implements [container.Runtime].
+func (p *portal) ImageDisk(ctx context.Context) (d container.Disk, err error) {
+	err = p.call("ImageDisk", func() (err error) { d, err = p.Runtime.ImageDisk(ctx); return err })
+	return d, err
+}
+
+// Pull implements [container.Runtime].
+func (p *portal) Pull(ctx context.Context, name string, auth container.Auth, progress *container.Progress) (i container.Image, err error) {
+	err = p.call("Pull "+name, func() (err error) { i, err = p.Runtime.Pull(ctx, name, auth, progress); return err })
+	return i, err
+}
+
+// RemoveImage implements [container.Runtime].
+func (p *portal) RemoveImage(ctx context.Context, name string) error {
+	return p.call("RemoveImage "+name, func() error { return p.Runtime.RemoveImage(ctx, name) })
+}
+
 // Subscribe implements [container.Runtime]. Events take their time, in order;
 // while the devil drops them they are lost, and some come twice.
 func (p *portal) Subscribe(f func(container.Event)) (stop func()) {

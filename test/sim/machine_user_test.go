@@ -291,7 +291,7 @@ func (u *user) remove(key api.Key, grace *int64, change func(api.Object), told f
 
 func (u *user) template(name, image string, policy corev1.RestartPolicy) corev1.PodTemplateSpec {
 	grace := 1 + int64(u.w.Rand().IntN(12))
-	c := corev1.Container{Name: "c", Image: image, ImagePullPolicy: corev1.PullIfNotPresent}
+	c := corev1.Container{Name: "c", Image: image, ImagePullPolicy: pick(u.w, []corev1.PullPolicy{corev1.PullIfNotPresent, corev1.PullIfNotPresent, corev1.PullAlways})}
 	u.probed(&c)
 	t := corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": name}},
@@ -477,7 +477,7 @@ func (u *user) deleteNamespace() {
 	})
 }
 
-// load brings an image that was missing.
+// load brings an image that was missing: by an import, or to its registry.
 func (u *user) load() {
 	if len(u.missing) == 0 || !u.m.host.Up() {
 		return
@@ -485,6 +485,11 @@ func (u *user) load() {
 	name := u.missing[0]
 	u.missing = u.missing[1:]
 	u.loaded[name] = true
+	if u.w.Rand().IntN(2) == 0 {
+		u.w.Note("user: push %s", name)
+		u.m.runtime.Offer(name, fake.Offer{})
+		return // whoever waits for it tries again
+	}
 	u.w.Note("user: load %s", name)
 	u.m.runtime.AddImage(name, fake.Behaviour{})
 	u.m.host.Send(actors.ImagesPath, pod.ImagesLoaded{})
