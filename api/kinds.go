@@ -9,7 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
-	_ "k8s.io/kubernetes/pkg/apis/core/install" // registers the kinds with Scheme
+	_ "k8s.io/kubernetes/pkg/apis/core/install"   // registers the kinds with Scheme
+	_ "k8s.io/kubernetes/pkg/apis/policy/install" // the same, for evictions of pods
 	"k8s.io/kubernetes/pkg/registry/core/configmap"
 	"k8s.io/kubernetes/pkg/registry/core/event"
 	"k8s.io/kubernetes/pkg/registry/core/namespace"

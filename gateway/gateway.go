@@ -28,7 +28,6 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
-	"k8s.io/metrics/pkg/apis/metrics"
 
 	"github.com/troupe-sh/troupe/api"
 	"github.com/troupe-sh/troupe/cluster/door"
@@ -96,9 +95,7 @@ func New(c Config) (*Gateway, error) {
 	mux.Handle("/api", g.container)
 	mux.Handle("/api/", g.container)
 	mux.Handle("/apis", g.container)
-	mux.Handle("/apis/{$}", g.container)
-	mux.Handle("/apis/"+metrics.GroupName, g.container)
-	mux.Handle("/apis/"+metrics.GroupName+"/", g.container)
+	mux.Handle("/apis/", g.container)
 	mux.HandleFunc("GET /version", g.version)
 	mux.HandleFunc("GET /livez", ok)
 	mux.HandleFunc("GET /healthz", g.ready)
@@ -153,6 +150,11 @@ func (g *Gateway) install() error {
 	if err != nil {
 		return err
 	}
+	virtual, err := g.installReviews()
+	if err != nil {
+		return err
+	}
+	virtual = append(virtual, installed{measured, measuredResources})
 	// Both forms of discovery: group by group, and all at once.
 	addresses := discovery.DefaultAddresses{DefaultAddress: "localhost"}
 	legacy := aggregated.NewResourceManager("api")
@@ -160,11 +162,13 @@ func (g *Gateway) install() error {
 		Freshness: apidiscovery.DiscoveryFreshnessCurrent, Version: gv.Version, Resources: resources,
 	})
 	named := aggregated.NewResourceManager("apis")
-	named.AddGroupVersion(measured.Name, apidiscovery.APIVersionDiscovery{
-		Freshness: apidiscovery.DiscoveryFreshnessCurrent, Version: measured.PreferredVersion.Version, Resources: measuredResources,
-	})
 	groups := discovery.NewRootAPIsHandler(addresses, g.codecs)
-	groups.AddGroup(measured)
+	for _, v := range virtual {
+		named.AddGroupVersion(v.group.Name, apidiscovery.APIVersionDiscovery{
+			Freshness: apidiscovery.DiscoveryFreshnessCurrent, Version: v.group.PreferredVersion.Version, Resources: v.resources,
+		})
+		groups.AddGroup(v.group)
+	}
 	g.container.Add(aggregated.WrapAggregatedDiscoveryToHandler(
 		discovery.NewLegacyRootAPIHandler(addresses, g.codecs, "/api"), legacy, nil).GenerateWebService("/api", metav1.APIVersions{}))
 	g.container.Add(aggregated.WrapAggregatedDiscoveryToHandler(

@@ -52,33 +52,44 @@ func (g *Gateway) installMetrics(core map[string]rest.Storage) (metav1.APIGroup,
 		new: func() runtime.Object { return &metrics.NodeMetrics{} }, list: func() runtime.Object { return &metrics.NodeMetricsList{} },
 		measured: g.nodeMetrics, row: nodeRow,
 	}
+	return g.installVirtual(gv, map[string]rest.Storage{"pods": pods, "nodes": nodes}, metricsScheme, codecs)
+}
+
+// installVirtual puts a group of which nothing is stored into the container.
+func (g *Gateway) installVirtual(gv schema.GroupVersion, storages map[string]rest.Storage, scheme *runtime.Scheme, codecs serializer.CodecFactory,
+) (metav1.APIGroup, []apidiscovery.APIResourceDiscovery, error) {
+	served := map[string][]string{}
+	for path := range storages {
+		served[path] = []string{gv.Version}
+	}
 	group := &endpoints.APIGroupVersion{
-		Storage:                     map[string]rest.Storage{"pods": pods, "nodes": nodes},
+		Storage:                     storages,
 		Root:                        "/apis",
 		GroupVersion:                gv,
-		AllServedVersionsByResource: map[string][]string{"pods": {gv.Version}, "nodes": {gv.Version}},
+		AllServedVersionsByResource: served,
 		Serializer:                  codecs,
-		ParameterCodec:              runtime.NewParameterCodec(metricsScheme),
-		Typer:                       metricsScheme,
-		Creater:                     metricsScheme,
-		Convertor:                   metricsScheme,
-		ConvertabilityChecker:       metricsScheme,
-		UnsafeConvertor:             runtime.UnsafeObjectConvertor(metricsScheme),
-		Defaulter:                   metricsScheme,
+		ParameterCodec:              runtime.NewParameterCodec(scheme),
+		Typer:                       scheme,
+		Creater:                     scheme,
+		Convertor:                   scheme,
+		ConvertabilityChecker:       scheme,
+		UnsafeConvertor:             runtime.UnsafeObjectConvertor(scheme),
+		Defaulter:                   scheme,
 		Namer:                       runtime.Namer(meta.NewAccessor()),
-		TypeConverter:               managedfields.NewDeducedTypeConverter(), // nothing is written
+		TypeConverter:               managedfields.NewDeducedTypeConverter(), // nothing is kept
 		EquivalentResourceRegistry:  runtime.NewEquivalentResourceRegistry(),
 		Authorizer:                  authorizerfactory.NewAlwaysAllowAuthorizer(),
 		MinRequestTimeout:           watchAtLeast,
+		MaxRequestBodyBytes:         maxBody,
 	}
 	resources, _, err := group.InstallREST(g.container)
 	if err != nil {
 		return metav1.APIGroup{}, nil, err
 	}
 	version := metav1.GroupVersionForDiscovery{GroupVersion: gv.String(), Version: gv.Version}
-	served := metav1.APIGroup{Name: gv.Group, Versions: []metav1.GroupVersionForDiscovery{version}, PreferredVersion: version}
-	g.container.Add(discovery.NewAPIGroupHandler(codecs, served).WebService())
-	return served, resources, nil
+	discovered := metav1.APIGroup{Name: gv.Group, Versions: []metav1.GroupVersionForDiscovery{version}, PreferredVersion: version}
+	g.container.Add(discovery.NewAPIGroupHandler(codecs, discovered).WebService())
+	return discovered, resources, nil
 }
 
 // reader is where the objects are that something was measured of.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -460,4 +461,39 @@ func bind(t testing.TB, s interface {
 	p := must[*corev1.Pod](t)(client.CoreV1().Pods("default").Get(context.Background(), name, metav1.GetOptions{}))
 	p.Spec.NodeName = node
 	s.Change(command.Change{Op: command.Update, Key: api.KeyOf(p), Object: p})
+}
+
+func TestEviction(t *testing.T) {
+	s := start(t)
+	pods := s.Client("").CoreV1().Pods("default")
+	for _, phase := range []corev1.PodPhase{corev1.PodPending, corev1.PodRunning} {
+		p := pod(strings.ToLower(string(phase)))
+		p.Spec.NodeName = "n1" // or it has no grace
+		p.Spec.TerminationGracePeriodSeconds = ptr.To(int64(7))
+		p.Status.Phase = phase
+		s.Must(p)
+		eviction := &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: p.Name, Namespace: "default"}}
+		eviction.DeleteOptions = &metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}
+		if err := pods.EvictV1(t.Context(), eviction); err != nil {
+			t.Fatal(err)
+		}
+		if got := must[*corev1.Pod](t)(pods.Get(t.Context(), p.Name, metav1.GetOptions{})); got.DeletionTimestamp != nil {
+			t.Errorf("%s: a dry run deleted it", p.Name)
+		}
+		eviction.DeleteOptions = nil
+		if err := pods.EvictV1(t.Context(), eviction); err != nil {
+			t.Fatal(err)
+		}
+		got := must[*corev1.Pod](t)(pods.Get(t.Context(), p.Name, metav1.GetOptions{}))
+		if got.DeletionTimestamp == nil || ptr.Deref(got.DeletionGracePeriodSeconds, 0) != 7 {
+			t.Errorf("%s is not being deleted: %+v", p.Name, got.ObjectMeta)
+		}
+		if c := got.Status.Conditions; len(c) != 1 || c[0].Type != corev1.DisruptionTarget || c[0].Reason != "EvictionByEvictionAPI" {
+			t.Errorf("%s: conditions %+v", p.Name, c)
+		}
+	}
+	err := pods.EvictV1(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "none", Namespace: "default"}})
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("eviction of no pod: %v", err)
+	}
 }

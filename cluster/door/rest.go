@@ -1,9 +1,12 @@
 package door
 
 import (
+	"context"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
@@ -12,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
+	policyclient "k8s.io/client-go/kubernetes/typed/policy/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/kubelet/client"
@@ -45,7 +49,7 @@ func (d *Door) Storages() (map[string]rest.Storage, error) {
 	must(err)
 	nodes, err := node.NewStorage(o, client.KubeletClientConfig{}, nil)
 	must(err)
-	pods, err := pod.NewStorage(o, nil, nil, nil, authorizerfactory.NewAlwaysAllowAuthorizer())
+	pods, err := pod.NewStorage(o, nil, nil, noBudgets{}, authorizerfactory.NewAlwaysAllowAuthorizer())
 	must(err)
 	controllers, err := replicationcontroller.NewStorage(o)
 	must(err)
@@ -65,12 +69,27 @@ func (d *Door) Storages() (map[string]rest.Storage, error) {
 		"nodes/status":                  nodes.Status,
 		"pods":                          pods.Pod,
 		"pods/binding":                  pods.Binding,
+		"pods/eviction":                 pods.Eviction,
 		"pods/status":                   pods.Status,
 		"replicationcontrollers":        controllers.Controller,
 		"replicationcontrollers/scale":  controllers.Scale,
 		"replicationcontrollers/status": controllers.Status,
 		"secrets":                       secrets,
 	}, nil
+}
+
+// noBudgets are the disruption budgets that an eviction asks for: Troupe has
+// none yet, so every eviction is allowed.
+type noBudgets struct {
+	policyclient.PodDisruptionBudgetInterface
+}
+
+// PodDisruptionBudgets implements [policyclient.PodDisruptionBudgetsGetter].
+func (b noBudgets) PodDisruptionBudgets(string) policyclient.PodDisruptionBudgetInterface { return b }
+
+// List implements [policyclient.PodDisruptionBudgetInterface].
+func (noBudgets) List(context.Context, metav1.ListOptions) (*policyv1.PodDisruptionBudgetList, error) {
+	return &policyv1.PodDisruptionBudgetList{}, nil
 }
 
 // options gives Kubernetes' stores this door as their storage.

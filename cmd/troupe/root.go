@@ -18,7 +18,6 @@ import (
 	"k8s.io/kubectl/pkg/cmd/autoscale"
 	"k8s.io/kubectl/pkg/cmd/certificates"
 	"k8s.io/kubectl/pkg/cmd/completion"
-	"k8s.io/kubectl/pkg/cmd/cp"
 	"k8s.io/kubectl/pkg/cmd/create"
 	"k8s.io/kubectl/pkg/cmd/debug"
 	"k8s.io/kubectl/pkg/cmd/delete"
@@ -116,7 +115,7 @@ func newRoot(streams genericiooptions.IOStreams) *cobra.Command {
 			exec.NewCmdExec(f, streams),
 			attach.NewCmdAttach(f, streams),
 			portforward.NewCmdPortForward(f, streams),
-			cp.NewCmdCp(f, streams),
+			newCp(f, streams),
 			completing(f, debug.NewCmdDebug(f, streams)),
 			newTop(f, streams),
 		}},
@@ -132,6 +131,7 @@ func newRoot(streams genericiooptions.IOStreams) *cobra.Command {
 			newClusterInfo(a, f, streams),
 			apiresources.NewCmdAPIResources(f, streams),
 			apiresources.NewCmdAPIVersions(f, streams),
+			newAuth(f, streams),
 		}},
 		{Message: "This command:", Commands: []*cobra.Command{
 			completion.NewCmdCompletion(streams.Out, ""),
