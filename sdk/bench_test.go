@@ -71,7 +71,7 @@ func BenchmarkCaches200(b *testing.B) {
 	turn := 0
 	for b.Loop() {
 		turn++
-		set(b, maps, "a", fmt.Sprint(turn))
+		set(b, maps, "a", fmt.Sprintf("turn %d", turn))
 		at := time.Now()
 		for range caches {
 			<-heard
