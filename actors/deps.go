@@ -60,7 +60,7 @@ type MachineDeps struct {
 	Feed        feed.Feed
 	Runtime     container.Runtime
 	Volumes     volumes.Port
-	Probes      probe.Port
+	Probes      Probes
 	Host        Host
 	Disk        Disk
 	Machine     pod.Machine
@@ -76,6 +76,13 @@ type MachineDeps struct {
 type Host interface {
 	machine.Host
 	usage.Host
+}
+
+// Probes asks containers how they are, and does what their hooks say.
+// runtime/probe implements it.
+type Probes interface {
+	probe.Port
+	containerworker.Hooks
 }
 
 // Disk is what the node tree keeps in files. runtime/poddir implements it.
@@ -112,7 +119,7 @@ func (d MachineDeps) podWorker(container, probe actor.Producer) podworker.Config
 
 func (d MachineDeps) containerWorker() containerworker.Config {
 	return containerworker.Config{
-		Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Disk: d.Disk, Images: at(d.System, ImagesPath),
+		Kernel: d.Kernel, Log: d.Log, Runtime: d.Runtime, Disk: d.Disk, Hooks: d.Probes, Images: at(d.System, ImagesPath),
 		Machine: d.Machine, Backoff: d.Backoff,
 	}
 }

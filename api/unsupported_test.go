@@ -38,8 +38,8 @@ func TestUnsupported(t *testing.T) {
 	}}
 	rc := &corev1.ReplicationController{Spec: corev1.ReplicationControllerSpec{Template: &corev1.PodTemplateSpec{Spec: p.Spec}}}
 
-	warned := []string{"activeDeadlineSeconds", "containers[1].lifecycle.preStop", "priorityClassName"}
-	refused := []string{"containers[0].env[1].valueFrom.fileKeyRef", "containers[1].lifecycle.postStart", "initContainers", "volumes[2].projected.sources[1].serviceAccountToken"}
+	warned := []string{"activeDeadlineSeconds", "priorityClassName"}
+	refused := []string{"containers[0].env[1].valueFrom.fileKeyRef", "initContainers", "volumes[2].projected.sources[1].serviceAccountToken"}
 	for prefix, o := range map[string]api.Object{"spec.": p, "spec.template.spec.": rc} {
 		warnings, errs := api.Unsupported(o)
 		got, want := map[string]bool{}, map[string]bool{}

@@ -19,9 +19,16 @@ type Config struct {
 	Log     *slog.Logger
 	Runtime container.Runtime
 	Disk    Disk
+	Hooks   Hooks
 	Images  func() *actor.PID // the actor images
 	Machine pod.Machine
 	Backoff time.Duration // before the second restart; doubles up to 5 minutes. 0: 10 s
+}
+
+// Hooks does what containers want done after their start and before their end.
+// runtime/probe implements it.
+type Hooks interface {
+	Hook(ctx context.Context, t pod.Target, h *corev1.LifecycleHandler) error
 }
 
 // Disk is what containers leave in files. runtime/poddir implements it.

@@ -34,6 +34,7 @@ type worker struct {
 	config Config
 	work   mailbox.Work
 	state  state
+	hook   context.CancelFunc
 }
 
 // What the worker tells itself. IDs and turns unmask what is late.
@@ -53,6 +54,10 @@ type (
 	signaled struct {
 		id  string
 		err error
+	}
+	hooked struct {
+		turn uint64
+		err  error
 	}
 	retry      struct{ turn uint64 }
 	look       struct{ turn uint64 }
@@ -93,6 +98,8 @@ func (w *worker) Receive(ctx actor.Context) {
 		w.apply(ctx, w.state.inspected(m, w.work.Now()))
 	case signaled:
 		w.apply(ctx, w.state.signaledNow(m))
+	case hooked:
+		w.apply(ctx, w.state.hooked(m, w.work.Now()))
 	case retry:
 		w.apply(ctx, w.state.retry(m.turn))
 	case look:
@@ -129,7 +136,13 @@ func (w *worker) apply(ctx actor.Context, todo []effect) {
 			ctx.Send(ctx.Parent(), pod.Note{Type: e.kind, Reason: e.reason, Message: e.message, Pod: w.state.pod, At: w.work.Now()})
 		case find:
 			ctx.Request(w.config.Images(), pod.FindImage{Name: e.image, Policy: e.policy, Pod: w.state.pod})
+		case hook:
+			port, target, handler := w.config.Hooks, w.state.target(), e.handler
+			w.hook = w.work.Go(ctx, func(c context.Context) any { return hooked{e.turn, port.Hook(c, target, handler)} })
 		case launch:
+			if w.hook != nil {
+				w.hook() // of the one before, which has ended
+			}
 			w.work.Go(ctx, func(c context.Context) any { return makeContainer(c, runtime, e.spec) })
 		case inspect:
 			policy := w.state.spec.TerminationMessagePolicy

@@ -26,6 +26,7 @@ const (
 	overdue      = 10 * time.Second // an answer of images that takes longer was lost with it
 	lived        = time.Second      // what is removed after so long was not in a loop
 	recheck      = 2 * time.Second  // after a kill that nothing was heard of
+	lastGrace    = 2 * time.Second  // what is left after a hook, at the least
 )
 
 // phase is where the container stands.
@@ -46,7 +47,7 @@ type goal uint8
 
 const (
 	keep  goal = iota // running, by its policy
-	heal              // ended, since a probe says that it is not well, then again by its policy
+	heal              // ended, since a probe or hook failed, then again by its policy
 	renew             // ended, then running by its changed definition
 	leave             // ended, then running in another sandbox
 	stop              // ended for good
@@ -93,14 +94,23 @@ type state struct {
 	killTurn uint64
 	armed    uint64 // the killTurn whose timer is set
 	why      string // it has to end
+	told     bool   // people are
 	sent     bool   // the signal that asks it to end
 	signaled bool   // and it is known to have had it
+
+	hooking hooking
+	hooks   uint64                        // begun: answers of an earlier one mean nothing
+	mishap  *corev1.ContainerStateWaiting // its hook failed after its start, and it ends for that
 }
 
 // effect is something to do.
 type effect interface{ effect() }
 
 type (
+	hook struct {
+		handler *corev1.LifecycleHandler
+		turn    uint64
+	}
 	report  struct{}
 	note    struct{ kind, reason, message string }
 	podNote note // about the pod as a whole
@@ -124,6 +134,7 @@ type (
 	}
 )
 
+func (hook) effect()    {}
 func (report) effect()  {}
 func (note) effect()    {}
 func (podNote) effect() {}
@@ -613,20 +624,30 @@ func (s *state) started(c container.Container, now time.Time) []effect {
 	}
 	s.fact, s.since, s.failed, s.heals = c, now, 0, false
 	s.identify()
+	fresh := s.phase == making
 	s.turned(running)
-	s.status.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: pod.Time(c.StartedAt)}}
-	s.fit()
-	switch {
-	case s.exited || c.State != container.Running:
+	alive := !s.exited && c.State == container.Running
+	if l := s.spec.Lifecycle; fresh && alive && s.goal == keep && l != nil && l.PostStart != nil {
+		s.explain(pod.ReasonCreating, "") // until the hook is through
+		return append(todo, report{}, s.begin(afterStart, l.PostStart))
+	}
+	s.runs()
+	if alive {
+		todo = append(todo, report{})
+	} else {
 		s.unfit()
 		todo = append(todo, inspect{s.id()})
-	default:
-		todo = append(todo, report{})
 	}
 	if s.goal == keep {
 		return append(todo, s.changed(now)...)
 	}
 	return append(todo, s.signal(now)...)
+}
+
+// runs shows that the container does.
+func (s *state) runs() {
+	s.status.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: pod.Time(s.fact.StartedAt)}}
+	s.fit()
 }
 
 func (s *state) cleaned(attempt uint32) effect {
@@ -730,8 +751,13 @@ func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *co
 		}
 	}
 	s.since, s.exited = time.Time{}, false
-	s.killAt, s.sent, s.signaled = time.Time{}, false, false
+	s.killAt, s.sent, s.signaled, s.told = time.Time{}, false, false, false
 	s.killTurn++
+	mishap := s.mishap != nil
+	if mishap && first == nil {
+		first = s.mishap
+	}
+	s.mishap, s.hooking = nil, none
 	s.status.State = corev1.ContainerState{Terminated: t}
 	s.unfit()
 	again := pod.Restarts(s.pod, s.spec, t.ExitCode)
@@ -743,8 +769,11 @@ func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *co
 		s.goal, s.streak = keep, 0
 		return s.restart()
 	case heal:
-		again = pod.RestartsUnhealthy(s.pod, s.spec)
-		s.goal, s.heals = keep, again
+		s.goal = keep
+		if !mishap {
+			again = pod.RestartsUnhealthy(s.pod, s.spec)
+			s.heals = again
+		}
 	case leave:
 		if s.entered > s.left {
 			s.goal = keep
@@ -858,28 +887,42 @@ func (s *state) signal(now time.Time) []effect {
 		s.armed = s.killTurn
 		todo = append(todo, wait{left, killDue{s.killTurn}})
 	}
-	if !s.sent {
-		s.sent = true
-		todo = append(todo, s.killing(), signal{s.id(), cmp.Or(s.fact.StopSignal, syscall.SIGTERM)})
+	if s.sent || s.hooking == beforeEnd {
+		return todo
 	}
-	return todo
+	todo = append(todo, s.killing()...)
+	if l := s.spec.Lifecycle; l != nil && l.PreStop != nil && s.hooking != ending {
+		return append(todo, s.begin(beforeEnd, l.PreStop))
+	}
+	s.sent = true
+	return append(todo, signal{s.id(), cmp.Or(s.fact.StopSignal, syscall.SIGTERM)})
 }
 
-func (s *state) killing() effect { return note{corev1.EventTypeNormal, "Killing", s.why} }
+// killing tells people, once.
+func (s *state) killing() []effect {
+	if s.told {
+		return nil
+	}
+	s.told = true
+	return []effect{note{corev1.EventTypeNormal, "Killing", s.why}}
+}
 
 // kill ends it now, and looks whether it did.
 func (s *state) kill() []effect {
 	todo := []effect{signal{s.id(), syscall.SIGKILL}, s.lookIn(recheck)}
 	if !s.sent {
 		s.sent = true
-		todo = append([]effect{s.killing()}, todo...)
+		todo = append(s.killing(), todo...)
 	}
 	return todo
 }
 
 func (s *state) killDue(turn uint64) []effect {
-	if turn != s.killTurn || s.phase != running {
+	switch {
+	case turn != s.killTurn || s.phase != running:
 		return nil
+	case s.hooking == beforeEnd:
+		return s.hooked(hooked{turn: s.hooks}, s.killAt) // it has had its time
 	}
 	return s.kill()
 }

@@ -53,6 +53,8 @@ func line(todo []effect) string {
 		switch e := e.(type) {
 		case report:
 			parts = append(parts, "report")
+		case hook:
+			parts = append(parts, fmt.Sprintf("hook %d", e.turn))
 		case find:
 			parts = append(parts, "find "+e.image)
 		case launch:

@@ -501,11 +501,41 @@ func (v *Volumes) Pods(context.Context) ([]types.UID, error) {
 	return slices.Sorted(maps.Keys(v.have)), nil
 }
 
-// Probes is a probe.Port that answers what a test says.
+// Probes is an actors.Probes that answers what a test says.
 type Probes struct {
 	mu     sync.Mutex
 	answer func(pod.Target, *corev1.Probe) pod.Answer
 	asked  []string
+	hook   func(context.Context, pod.Target, *corev1.LifecycleHandler) error
+	hooks  []string
+}
+
+// OnHook lets f do what hooks say; until then all are done at once.
+func (p *Probes) OnHook(f func(context.Context, pod.Target, *corev1.LifecycleHandler) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hook = f
+}
+
+// Hooks are the containers that had one done since the last call, with its path.
+func (p *Probes) Hooks() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	hooks := p.hooks
+	p.hooks = nil
+	return hooks
+}
+
+// Hook implements containerworker.Hooks.
+func (p *Probes) Hook(ctx context.Context, t pod.Target, h *corev1.LifecycleHandler) error {
+	p.mu.Lock()
+	hook := p.hook
+	p.hooks = append(p.hooks, t.ID+h.HTTPGet.Path+"@"+t.Addr)
+	p.mu.Unlock()
+	if hook == nil {
+		return nil
+	}
+	return hook(ctx, t, h)
 }
 
 // Answer lets f answer; until then everything is well.

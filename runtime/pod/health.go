@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -78,6 +79,17 @@ func Unhealthy(p *corev1.Pod, c *corev1.Container, kind ProbeKind) (why string, 
 func RestartsUnhealthy(p *corev1.Pod, c *corev1.Container) bool {
 	const failed = 1
 	return Restarts(p, c, failed)
+}
+
+// AddrOf is where a pod with the sandbox address addr is reached on machine m.
+func AddrOf(p *corev1.Pod, m Machine, addr netip.Addr) string {
+	if addrs := m.addrs(); p.Spec.HostNetwork && len(addrs) > 0 {
+		addr = addrs[0]
+	}
+	if !addr.IsValid() {
+		return p.Status.PodIP
+	}
+	return addr.String()
 }
 
 // Grace is how long a pod's containers have from their signal to their end.

@@ -211,3 +211,65 @@ func TestNothingToAsk(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 }
+
+func hook(t *testing.T, r container.Runtime, to pod.Target, h corev1.LifecycleHandler) string {
+	t.Helper()
+	if err := New(r).Hook(t.Context(), to, &h); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+func TestHooks(t *testing.T) {
+	asked := make(chan string, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.Path + " " + r.Header.Get("Authorization") + " " + r.UserAgent()
+		w.WriteHeader(http.StatusInternalServerError) // any answer is one
+	}))
+	defer server.Close()
+	to := target(server.Listener.Addr())
+	h := corev1.LifecycleHandler{HTTPGet: get("/stop").HTTPGet}
+	if err := hook(t, nil, to, h); err != "" {
+		t.Error(err)
+	}
+	if got := <-asked; !strings.HasPrefix(got, "/stop  kube-lifecycle/") {
+		t.Errorf("asked for %s", got)
+	}
+	h.HTTPGet.Scheme = corev1.URISchemeHTTPS
+	h.HTTPGet.HTTPHeaders = []corev1.HTTPHeader{{Name: "Authorization", Value: "secret"}}
+	if err := hook(t, nil, to, h); err != "" {
+		t.Error(err)
+	}
+	if got := <-asked; !strings.HasPrefix(got, "/stop  kube-lifecycle/") {
+		t.Errorf("asked in the clear for %s", got)
+	}
+	server.Close()
+	if err := hook(t, nil, to, h); !strings.HasPrefix(err, `HTTP lifecycle hook (/stop) for Container "c" in Pod "_()" failed - error: `) || !strings.Contains(err, "refused") {
+		t.Error(err)
+	}
+
+	r := &commands{exec: func(_ context.Context, e container.ExecSpec) (int, error) {
+		fmt.Fprint(e.Stderr, "no")
+		return len(e.Command) - 1, nil
+	}}
+	exec := func(words ...string) corev1.LifecycleHandler {
+		return corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: words}}
+	}
+	if err := hook(t, r, to, exec("true")); err != "" {
+		t.Error(err)
+	}
+	if err, want := hook(t, r, to, exec("false", "x")), `Exec lifecycle hook ([false x]) for Container "c" in Pod "_()" failed - error: command 'false x' exited with 1: no, message: "no"`; err != want {
+		t.Errorf("%s, want %s", err, want)
+	}
+	if err := hook(t, nil, to, corev1.LifecycleHandler{Sleep: &corev1.SleepAction{}}); err != "" {
+		t.Error(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := New(nil).Hook(ended, to, &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 3600}}); err == nil {
+		t.Error("it slept on")
+	}
+	if err := hook(t, nil, to, corev1.LifecycleHandler{TCPSocket: &corev1.TCPSocketAction{}}); !strings.Contains(err, "invalid handler") {
+		t.Error(err)
+	}
+}

@@ -70,6 +70,7 @@ var manifests = []struct {
 	}},
 	{file: "tcp-liveness-readiness", pods: 1, becomes: allRunning, port: 8080, page: "goproxy"},
 	{file: "grpc-liveness", pods: 1, becomes: allRunning, log: "serving"},
+	{file: "lifecycle-events", pods: 1, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
 	{file: "redis", pods: 1, becomes: allRunning, log: "Ready to accept connections"},
 	{file: "security-context", pods: 1, becomes: allRunning, port: 8080, page: "Hello Kubernetes!"},
 	{file: "security-context-4", pods: 1, becomes: allRunning, port: 8080, page: "Hello, world!"},

@@ -416,6 +416,20 @@ func (a *auditor) ends(how string, which func(container.Container) bool) {
 	}
 }
 
+// warned checks that a container that is asked to end had its hook before.
+func (a *auditor) warned(id string) {
+	uid, name := pod.UIDOf(id), strings.Split(id, ".")[1]
+	key, ok := a.pods[uid]
+	if !ok {
+		return
+	}
+	for _, c := range a.object(a.objects[key]).(*corev1.Pod).Spec.Containers {
+		if l := c.Lifecycle; c.Name == name && l != nil && l.PreStop != nil && !a.m.probes.hooked[id+"/before"] {
+			a.fail("%s of %s gets its signal before its hook", id, key)
+		}
+	}
+}
+
 func (a *auditor) mayEnd(c container.Container) error {
 	uid := types.UID(c.Pod.UID)
 	if a.foreign[c.ID] || a.foreign[c.Sandbox] {

@@ -157,6 +157,9 @@ func (p *portal) Start(ctx context.Context, id string) error {
 func (p *portal) Signal(ctx context.Context, id string, sig syscall.Signal) error {
 	return p.call(fmt.Sprintf("Signal %s %d", id, sig), func() error {
 		p.m.audit.ends("Signal", func(c container.Container) bool { return c.ID == id })
+		if sig == syscall.SIGTERM {
+			p.m.audit.warned(id)
+		}
 		return p.Runtime.Signal(ctx, id, sig)
 	})
 }
@@ -390,10 +393,11 @@ type memoryProbes struct {
 	passed map[string]bool  // what a container ever answered well, by its ID and the path
 	failed map[string]int32 // and how often in a row it has not
 	unwell map[string]bool  // those that may be ended for it
+	hooked map[string]bool  // hooks that were begun, by the container's ID and the path
 }
 
 func newMemoryProbes(m *machine) *memoryProbes {
-	return &memoryProbes{m: m, passed: map[string]bool{}, failed: map[string]int32{}, unwell: map[string]bool{}}
+	return &memoryProbes{m: m, passed: map[string]bool{}, failed: map[string]int32{}, unwell: map[string]bool{}, hooked: map[string]bool{}}
 }
 
 // wellAfter is how long a container needs before it answers what it is asked for.
@@ -413,6 +417,18 @@ func (p *memoryProbes) Probe(_ context.Context, t pod.Target, spec *corev1.Probe
 		return nil
 	})
 	return a
+}
+
+// Hook implements containerworker.Hooks. What it does takes no time here: that
+// its answer does is the world's doing.
+func (p *memoryProbes) Hook(_ context.Context, t pod.Target, h *corev1.LifecycleHandler) error {
+	path := h.HTTPGet.Path
+	p.hooked[t.ID+path] = true
+	err := p.m.call("hook "+t.ID+path, p.m.runtimeLife, func() error { return nil })
+	if err != nil && path == "/after" {
+		p.unwell[t.ID] = true
+	}
+	return err
 }
 
 func (p *memoryProbes) look(t pod.Target, path string) (pod.Outcome, string) {

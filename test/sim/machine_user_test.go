@@ -293,6 +293,12 @@ func (u *user) template(name, image string, policy corev1.RestartPolicy) corev1.
 	grace := 1 + int64(u.w.Rand().IntN(12))
 	c := corev1.Container{Name: "c", Image: image, ImagePullPolicy: pick(u.w, []corev1.PullPolicy{corev1.PullIfNotPresent, corev1.PullIfNotPresent, corev1.PullAlways})}
 	u.probed(&c)
+	if u.w.Rand().IntN(4) == 0 {
+		c.Lifecycle = &corev1.Lifecycle{PreStop: hook("/before")}
+	}
+	if u.w.Rand().IntN(4) == 0 {
+		c.Lifecycle = &corev1.Lifecycle{PostStart: hook("/after")}
+	}
 	t := corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": name}},
 		Spec: corev1.PodSpec{
@@ -302,6 +308,10 @@ func (u *user) template(name, image string, policy corev1.RestartPolicy) corev1.
 	}
 	u.configure(&t.Spec)
 	return t
+}
+
+func hook(path string) *corev1.LifecycleHandler {
+	return &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(80)}}
 }
 
 // probed lets some containers be asked how they are.
@@ -624,10 +634,10 @@ func (u *user) unlike(key api.Key, want *wish) error {
 			return fmt.Errorf("%s should have ended, it is %s", key, o.Status.Phase)
 		}
 		if want.image == sick && len(o.Spec.Containers) == 1 {
-			switch restarts := o.Status.ContainerStatuses[0].RestartCount; {
+			switch s := o.Status.ContainerStatuses; {
 			case want.policy == corev1.RestartPolicyNever:
 				return fmt.Errorf("%s is sick and was not ended", key)
-			case restarts == 0:
+			case len(s) == 0 || s[0].RestartCount == 0:
 				return fmt.Errorf("%s is sick and was not restarted", key)
 			}
 		}
