@@ -174,7 +174,13 @@ func (s *Server) Up() {
 	}
 	<-s.running.Ready()
 	s.registry = s.system.NewLocalPID("control/registry")
-	s.Door = door.New(door.Config{Hub: s.Journal.Hub(), Commit: s.Commit, Verify: s.Journal.VerifyLeader})
+	system, registry := s.system, s.registry // what is under way when this agent ends must not meet the next one's
+	s.Door = door.New(door.Config{
+		Hub: s.Journal.Hub(), Verify: s.Journal.VerifyLeader,
+		Commit: func(_ context.Context, c *command.Commit) (*command.Committed, error) {
+			return commit(system, registry, c)
+		},
+	})
 	s.Gateway, err = gateway.New(gateway.Config{
 		Door: s.Door, Streams: s.streams, Log: s.log, Node: Node,
 		Usage: func(context.Context) (*pod.Usage, error) {
@@ -214,7 +220,11 @@ func (s *Server) Measure(u *pod.Usage) { s.usage.Store(u) }
 
 // Commit asks the registry, as an agent does.
 func (s *Server) Commit(_ context.Context, c *command.Commit) (*command.Committed, error) {
-	answer, err := s.system.Root.RequestFuture(s.registry, c, answerTimeout).Result()
+	return commit(s.system, s.registry, c)
+}
+
+func commit(system *actor.ActorSystem, registry *actor.PID, c *command.Commit) (*command.Committed, error) {
+	answer, err := system.Root.RequestFuture(registry, c, answerTimeout).Result()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", journal.ErrUnknownOutcome, err)
 	}
