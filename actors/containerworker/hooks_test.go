@@ -61,6 +61,28 @@ func TestAHookAfterTheStart(t *testing.T) {
 	expect(t, "late", s.hooked(hooked{turn: 1, err: errors.New("no")}, noon), "")
 }
 
+// TestAHookAfterARestart: until it is through, the status shows an end after
+// which the container would not run again.
+func TestAHookAfterARestart(t *testing.T) {
+	s := fresh()
+	p := withProbes(corev1.RestartPolicyOnFailure)
+	p.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{}}
+	s.run(pod.Run{Pod: p, Name: "c", Found: []container.Container{fact(0, container.Running)}}, noon)
+	s.found(pod.ImageFound{Name: "app:1"}, noon)
+	s.enter(pod.Enter{Number: 1})
+	s.health(health(pod.Liveness, false), noon)
+	s.inspected(inspected{id: "u1.c.0", fact: fact(0, container.Exited)}, noon)
+	s.found(pod.ImageFound{Name: "app:1"}, noon)
+	expect(t, "launched", s.launched(launched{id: "u1.c.1", created: true, fact: fact(1, container.Running)}, noon), "report, hook 1")
+	if v := s.view(); !v.Heals {
+		t.Errorf("%s: %+v", shows(s), v)
+	}
+	s.hooked(hooked{turn: 1}, noon)
+	if v := s.view(); v.Heals || shows(s) != "#1 running after Completed" {
+		t.Errorf("%s: %+v", shows(s), v)
+	}
+}
+
 func TestAHookBeforeTheEnd(t *testing.T) {
 	running := func() *state {
 		s := launchedWithHooks(t)

@@ -622,7 +622,7 @@ func (s *state) started(c container.Container, now time.Time) []effect {
 	if t := s.status.State.Terminated; t != nil {
 		s.status.LastTerminationState.Terminated = t
 	}
-	s.fact, s.since, s.failed, s.heals = c, now, 0, false
+	s.fact, s.since, s.failed = c, now, 0
 	s.identify()
 	fresh := s.phase == making
 	s.turned(running)
@@ -646,6 +646,7 @@ func (s *state) started(c container.Container, now time.Time) []effect {
 
 // runs shows that the container does.
 func (s *state) runs() {
+	s.heals = false
 	s.status.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: pod.Time(s.fact.StartedAt)}}
 	s.fit()
 }
@@ -757,7 +758,7 @@ func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *co
 	if mishap && first == nil {
 		first = s.mishap
 	}
-	s.mishap, s.hooking = nil, none
+	s.mishap, s.hooking, s.heals = nil, none, false
 	s.status.State = corev1.ContainerState{Terminated: t}
 	s.unfit()
 	again := pod.Restarts(s.pod, s.spec, t.ExitCode)
