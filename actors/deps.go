@@ -67,7 +67,7 @@ type MachineDeps struct {
 	ClusterCIDR netip.Prefix
 	Version     string
 	Backoff     time.Duration // before a container's second restart; 0: 10 s
-	ImageGC     images.GC
+	ImageGC     func() images.GC
 	Kernel      mailbox.Kernel
 	Log         *slog.Logger
 }

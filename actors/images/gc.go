@@ -18,6 +18,13 @@ type GC struct {
 	MinAge    time.Duration
 }
 
+func (c Config) gc() GC {
+	if c.GC == nil {
+		return GC{}.orDefault()
+	}
+	return c.GC().orDefault()
+}
+
 func (g GC) orDefault() GC {
 	if g == (GC{}) {
 		return GC{High: 85, Low: 80, MinAge: 2 * time.Minute}

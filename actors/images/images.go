@@ -30,7 +30,7 @@ type Config struct {
 	Log     *slog.Logger
 	Runtime container.Runtime
 	Feed    Feed
-	GC      GC
+	GC      func() GC // as it is now; nil: Kubernetes' own
 }
 
 // Feed is where a pod's secrets are read. cluster/feed has it.
@@ -41,7 +41,7 @@ type Feed interface {
 // New returns what spawns the actor.
 func New(c Config) actor.Producer {
 	return func() actor.Actor {
-		return &images{config: c, work: c.Kernel.New(), state: newState(c.GC), pulls: map[uint64]context.CancelFunc{}}
+		return &images{config: c, work: c.Kernel.New(), state: newState(c.gc()), pulls: map[uint64]context.CancelFunc{}}
 	}
 }
 
@@ -95,6 +95,7 @@ func (i *images) Receive(ctx actor.Context) {
 		if m.err != nil {
 			i.config.Log.Warn("look whether images have to go", "error", m.err)
 		}
+		i.state.gc = i.config.gc()
 		i.apply(ctx, i.state.surveyed(m, i.work.Now()))
 	case collected:
 		if m.err != nil {

@@ -23,6 +23,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/troupe-sh/troupe/actors"
+	"github.com/troupe-sh/troupe/actors/images"
 	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/actors/supervise"
 	"github.com/troupe-sh/troupe/api"
@@ -55,6 +56,7 @@ type agent struct {
 	system  *actor.ActorSystem
 	level   *slog.LevelVar
 	dns     atomic.Pointer[container.DNS] // the machine's own resolvers
+	gc      atomic.Pointer[images.GC]
 	gateway *gateway.Gateway
 	journal journal.Journal
 	sealer  *seal.Sealer

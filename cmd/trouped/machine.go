@@ -155,6 +155,7 @@ func (a *agent) startMachine(ctx context.Context, runtime *ctrd.Runtime) error {
 		return err
 	}
 	a.dns.Store(&dns)
+	a.setGC()
 	_, allocatable := facts.Capacity()
 	m := pod.Machine{
 		Name: a.options.Name, Addrs: machine.Addrs, Memory: facts.Memory, Allocatable: allocatable, LogDir: poddir.LogDir(a.options.DataDir),
@@ -167,7 +168,7 @@ func (a *agent) startMachine(ctx context.Context, runtime *ctrd.Runtime) error {
 		Feed: feed.FromHub(a.journal.Hub(), a.options.Name), Runtime: runtime, Volumes: volume.New(a.options.DataDir, m), Probes: probe.New(runtime),
 		Host: machine, Disk: disk, ClusterCIDR: a.options.pods, Version: build.Kubernetes() + "+troupe",
 		Backoff: a.options.RestartBackoff.Duration,
-		ImageGC: images.GC{High: a.options.ImageGC.HighPercent, Low: a.options.ImageGC.LowPercent, MinAge: a.options.ImageGC.MinAge.Duration},
+		ImageGC: func() images.GC { return *a.gc.Load() },
 		Machine: m, Kernel: mailbox.Real(), Log: a.log,
 	}), supervise.Options{Log: a.log, Fell: a.fall("node")})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/troupe-sh/troupe/actors/images"
 	"github.com/troupe-sh/troupe/cmd/internal/config"
 	"github.com/troupe-sh/troupe/runtime/host"
 )
@@ -55,7 +56,8 @@ func (a *agent) reload() {
 	for _, key := range left {
 		a.log.Warn("needs restart", "key", key)
 	}
-	a.options.LogLevel, a.options.level, a.options.Limits = next.LogLevel, next.level, next.Limits
+	a.options.LogLevel, a.options.level, a.options.Limits, a.options.ImageGC = next.LogLevel, next.level, next.Limits, next.ImageGC
+	a.setGC()
 	a.apply()
 	a.log.Info("configuration reloaded", "changed", strings.Join(taken, " "))
 }
@@ -64,4 +66,10 @@ func (a *agent) reload() {
 func (a *agent) apply() {
 	a.level.Set(a.options.level)
 	a.gateway.Limit(a.options.Limits.Reads, a.options.Limits.Writes)
+}
+
+// setGC is what the next look at the images goes by.
+func (a *agent) setGC() {
+	c := a.options.ImageGC
+	a.gc.Store(&images.GC{High: c.HighPercent, Low: c.LowPercent, MinAge: c.MinAge.Duration})
 }

@@ -52,10 +52,10 @@ func TestConfiguration(t *testing.T) {
 			return fmt.Errorf("it has not")
 		})
 	}
-	configure(append(base, "logLevel: debug", "limits: {reads: 1000}", "podCIDR: 10.99.0.0/16")...)
+	configure(append(base, "logLevel: debug", "limits: {reads: 1000}", "imageGC: {highPercent: 90}", "podCIDR: 10.99.0.0/16")...)
 	hangup()
 	says(`msg="needs restart" node=` + h.Name + ` key=podCIDR`)
-	says(`msg="configuration reloaded" node=` + h.Name + ` changed="logLevel limits.reads"`)
+	says(`msg="configuration reloaded" node=` + h.Name + ` changed="logLevel imageGC.highPercent limits.reads"`)
 	says(`msg="resolvers reloaded"`)
 	h.Troupe("get", "pods")
 	says("level=DEBUG") // which is in force

@@ -49,9 +49,9 @@ type Config struct {
 
 // ImageGC are Kubernetes' thresholds.
 type ImageGC struct {
-	HighPercent int      `json:"highPercent,omitempty" min:"1" max:"100" default:"85" doc:"Images are removed when the disk that holds them is this full; 100: never"`
-	LowPercent  int      `json:"lowPercent,omitempty" min:"0" max:"99" default:"80" doc:"How full it may be then"`
-	MinAge      Duration `json:"minAge,omitempty" min:"0s" max:"24h" default:"2m" doc:"How long an image stays after it has come or was used last"`
+	HighPercent int      `json:"highPercent,omitempty" min:"1" max:"100" default:"85" reload:"true" doc:"Images are removed when the disk that holds them is this full; 100: never"`
+	LowPercent  int      `json:"lowPercent,omitempty" min:"0" max:"99" default:"80" reload:"true" doc:"How full it may be then"`
+	MinAge      Duration `json:"minAge,omitempty" min:"0s" max:"24h" default:"2m" reload:"true" doc:"How long an image stays after it has come or was used last"`
 }
 
 // Limits are on what clients ask. Watches and streams do not count.
