@@ -336,7 +336,11 @@ func TestOneFileOfAVolume(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", path, b, err, want)
 		}
 	}
-	path := at(configMaps("game", "lives", "3"))
+	path := at(configMaps("game", "other", "x"))
+	if in, err := os.ReadDir(path); err != nil || len(in) > 0 {
+		t.Errorf("before there is such a file: %v, %v", in, err)
+	}
+	path = at(configMaps("game", "lives", "3"))
 	read(path, "3")
 	// A container has it mounted: it keeps what it has, the next one sees the new.
 	inside := filepath.Join(v.dir, "inside")
@@ -346,6 +350,11 @@ func TestOneFileOfAVolume(t *testing.T) {
 	path = at(configMaps("game", "lives", "4"))
 	read(path, "4")
 	read(inside, "3")
+	path = at(configMaps("game", "other", "x"))
+	if in, err := os.ReadDir(path); err != nil || len(in) > 0 {
+		t.Errorf("when the file is gone: %v, %v", in, err)
+	}
+	want(t, filepath.Join(v.dir, "u1/volumes/kubernetes.io~configmap/v"), "other 0644 x")
 }
 
 func TestAVolumeThatOthersAreMountedIn(t *testing.T) {

@@ -21,6 +21,34 @@ func bind(root, sub, at string) error {
 		return err
 	}
 	defer unix.Close(fd)
+	return bindTo(fd, at)
+}
+
+// bindFile is bind for a volume of files, in which nothing may be made: a
+// directory would stand in the way of the file that comes later. What is not
+// there is an empty directory.
+func bindFile(root, sub, at string) error {
+	base, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", root, err)
+	}
+	defer unix.Close(base)
+	fd, err := open(base, sub)
+	if errors.Is(err, unix.ENOENT) {
+		if err := remove(at); err != nil {
+			return err
+		}
+		return os.MkdirAll(at, 0o755)
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", sub, err)
+	}
+	defer unix.Close(fd)
+	return bindTo(fd, at)
+}
+
+// bindTo makes what fd is appear at the path at.
+func bindTo(fd int, at string) error {
 	var want, have unix.Stat_t
 	if err := unix.Fstat(fd, &want); err != nil {
 		return err
@@ -38,6 +66,7 @@ func bind(root, sub, at string) error {
 	if err := os.MkdirAll(filepath.Dir(at), 0o750); err != nil {
 		return err
 	}
+	var err error
 	if want.Mode&unix.S_IFMT == unix.S_IFDIR {
 		err = os.Mkdir(at, 0o750)
 	} else {

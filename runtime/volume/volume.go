@@ -257,9 +257,10 @@ func (v *Volumes) mount(p *corev1.Pod, c corev1.Container, i int, paths map[stri
 		return out, fmt.Errorf("the pod has no volume %q", m.Name)
 	}
 	// Files that follow their sources are nobody else's to change.
-	out.ReadOnly = out.ReadOnly || slices.ContainsFunc(p.Spec.Volumes, func(vol corev1.Volume) bool {
+	files := slices.ContainsFunc(p.Spec.Volumes, func(vol corev1.Volume) bool {
 		return vol.Name == m.Name && plugin(vol) != ""
 	})
+	out.ReadOnly = out.ReadOnly || files
 	if m.RecursiveReadOnly != nil && *m.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled {
 		return out, fmt.Errorf("recursiveReadOnly: Enabled is %w", ErrUnsupported)
 	}
@@ -277,7 +278,11 @@ func (v *Volumes) mount(p *corev1.Pod, c corev1.Container, i int, paths map[stri
 		return out, err
 	}
 	at := filepath.Join(v.dir, string(p.UID), subpathsDir, m.Name, c.Name, strconv.Itoa(i))
-	if err := bind(out.HostPath, sub, at); err != nil {
+	how := bind
+	if files {
+		how = bindFile
+	}
+	if err := how(out.HostPath, sub, at); err != nil {
 		return out, fmt.Errorf("subPath %q of volume %q: %w", sub, m.Name, err)
 	}
 	out.HostPath = at
