@@ -21,6 +21,14 @@ func allRunning(p *corev1.Pod) error {
 	return nil
 }
 
+// succeeded is what those become that do one thing.
+func succeeded(p *corev1.Pod) error {
+	if p.Status.Phase != corev1.PodSucceeded {
+		return fmt.Errorf("pod %s: phase %s, %s", p.Name, p.Status.Phase, states(p))
+	}
+	return nil
+}
+
 // manifests are the published examples of test/manifests that are accepted
 // (docs/manifests.md) with what they become, one after the other in one namespace.
 var manifests = []struct {
@@ -31,6 +39,10 @@ var manifests = []struct {
 	log       string // that one of its pods writes
 	port      int    // that its pods answer HTTP at
 	page      string
+	needs     []string // commands that make what it refers to
+	asked     string   // a command in its first pod
+	says      string   // and its answer
+	made      string   // what its first container was made with
 }{
 	{file: "namespace-dev"},
 	{file: "configmaps"},
@@ -71,6 +83,26 @@ var manifests = []struct {
 	{file: "tcp-liveness-readiness", pods: 1, becomes: allRunning, port: 8080, page: "goproxy"},
 	{file: "grpc-liveness", pods: 1, becomes: allRunning, log: "serving"},
 	{file: "lifecycle-events", pods: 1, becomes: allRunning, port: 80, page: "Welcome to nginx!"},
+	{
+		file: "pod-configmap-envFrom", pods: 1, becomes: succeeded, made: `"special.how=very"`, // its shell shows no such name
+		needs: []string{"apply -f ../manifests/configmaps.yaml"},
+	},
+	{
+		file: "pod-configmap-volume", pods: 1, becomes: succeeded, log: "special.how",
+		needs: []string{"apply -f ../manifests/configmaps.yaml"},
+	},
+	{
+		file: "secret-pod", pods: 1, becomes: allRunning, asked: "cat /etc/secret-volume/username", says: "my-app",
+		needs: []string{"apply -f ../manifests/secret.yaml"},
+	},
+	{
+		file: "secret-envars-pod", pods: 1, becomes: allRunning, asked: "printenv SECRET_PASSWORD", says: "39528$vdg7Jb",
+		needs: []string{"apply -f ../manifests/secret.yaml"},
+	},
+	{
+		file: "projected", pods: 1, becomes: allRunning, asked: "cat /projected-volume/username", says: "admin",
+		needs: []string{"create secret generic user --from-literal=username=admin", "create secret generic pass --from-literal=password=1f2d1e2e67df"},
+	},
 	{file: "redis", pods: 1, becomes: allRunning, log: "Ready to accept connections"},
 	{file: "security-context", pods: 1, becomes: allRunning, port: 8080, page: "Hello Kubernetes!"},
 	{file: "security-context-4", pods: 1, becomes: allRunning, port: 8080, page: "Hello, world!"},
@@ -116,6 +148,9 @@ func TestPublishedManifestsRunUnchanged(t *testing.T) {
 				namespace = m.namespace
 				h.Troupe("create", "namespace", namespace)
 			}
+			for _, command := range m.needs {
+				h.Troupe(strings.Fields(command)...)
+			}
 			h.Troupe("apply", "-f", file)
 			if m.pods == 0 {
 				h.Troupe("get", "-f", file)
@@ -151,7 +186,20 @@ func TestPublishedManifestsRunUnchanged(t *testing.T) {
 					t.Errorf("page:\n%s", page)
 				}
 			}
+			if m.made != "" {
+				if out := h.Ctr("containers", "info", containerID(&all[0])); !strings.Contains(out, m.made) {
+					t.Errorf("its container:\n%s", out)
+				}
+			}
+			if m.asked != "" {
+				if out := h.Troupe(append([]string{"exec", all[0].Name, "-n", namespace, "--"}, strings.Fields(m.asked)...)...); strings.TrimSpace(out) != m.says {
+					t.Errorf("%s says %q, want %q", m.asked, out, m.says)
+				}
+			}
 			h.Troupe("delete", "-f", file, "--grace-period=1")
+			if len(m.needs) > 0 {
+				h.Troupe("delete", "configmaps,secrets", "--all")
+			}
 			if m.namespace != "" {
 				h.Troupe("delete", "namespace", namespace)
 			}
