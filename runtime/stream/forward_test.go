@@ -14,10 +14,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
 
 	gwebsocket "github.com/gorilla/websocket"
 
@@ -67,10 +67,10 @@ var forwarders = map[string]func(*testing.T, *lab) httpstream.Dialer{
 		if err != nil {
 			t.Fatal(err)
 		}
-		return spdy.NewDialer(upgrader, &http.Client{Transport: transport}, "POST", l.url(t, "portforward", nil))
+		return spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, "POST", l.url(t, "portforward", nil))
 	},
 	"SPDY in a WebSocket": func(t *testing.T, l *lab) httpstream.Dialer {
-		d, err := portforward.NewSPDYOverWebsocketDialer(l.url(t, "portforward", nil), &rest.Config{Host: l.server.URL})
+		d, err := portforward.NewSPDYOverWebsocketDialerForStreaming(l.url(t, "portforward", nil), &rest.Config{Host: l.server.URL})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,7 @@ var forwarders = map[string]func(*testing.T, *lab) httpstream.Dialer{
 func (l *lab) forward(t *testing.T, d httpstream.Dialer, port int) (address string, halt chan<- struct{}, done <-chan error) {
 	t.Helper()
 	halted, ready, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	f, err := portforward.NewOnAddresses(d, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, halted, ready, io.Discard, io.Discard)
+	f, err := portforward.NewOnAddressesForStreaming(d, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, halted, ready, io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
