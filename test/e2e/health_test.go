@@ -50,7 +50,7 @@ spec:
 	ready := func(p *corev1.Pod) bool { return isReady(p) }
 	unready := func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning && !isReady(p) }
 	before := waitPod(t, h, "web", "is ready", ready)
-	other := waitPod(t, h, "file", "is ready", ready)
+	waitPod(t, h, "file", "is ready", ready)
 	set := func(path string, code int) {
 		answers(t, h, fmt.Sprintf("http://%s:8080/set?path=%s&code=%d", before.Status.PodIP, path, code))
 	}
@@ -60,7 +60,7 @@ spec:
 	h.Troupe("exec", "file", "--", "rm", "/tmp/ready")
 	waitPod(t, h, "file", "is not ready", unready)
 	h.Troupe("exec", "file", "--", "touch", "/tmp/ready")
-	other = waitPod(t, h, "file", "is ready again", ready)
+	other := waitPod(t, h, "file", "is ready again", ready)
 	set("/ready", 200)
 	before = waitPod(t, h, "web", "is ready again", ready)
 
