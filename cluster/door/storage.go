@@ -171,26 +171,40 @@ func (s *kindStorage) GuaranteedUpdate(ctx context.Context, path string, out run
 	if err != nil {
 		return err
 	}
-	err = s.update(ctx, path, key, out, ignoreNotFound, preconditions, update)
-	// The same request again may fail at what the first has changed: it gets the
-	// first one's answer.
-	if first := (command.Change{Op: command.Update, Key: key}); err != nil && s.door.carriedOut(ctx, "update", first) {
-		written, err := s.door.write(ctx, "update", first)
-		if err != nil {
+	for proved := false; ; proved = true {
+		judged, err := s.update(ctx, path, key, out, ignoreNotFound, preconditions, update)
+		if err == nil || !judged {
 			return err
 		}
-		return s.internal(written, out)
+		// This machine may be behind, as it is after a start: what is refused must
+		// be refused by the present.
+		if _, behind := s.door.present(ctx); behind != nil {
+			return behind
+		}
+		// The same request again may fail at what the first has changed: it gets the
+		// first one's answer.
+		if first := (command.Change{Op: command.Update, Key: key}); s.door.carriedOut(ctx, "update", first) {
+			written, err := s.door.write(ctx, "update", first)
+			if err != nil {
+				return err
+			}
+			return s.internal(written, out)
+		}
+		if proved {
+			return err
+		}
 	}
-	return err
 }
 
+// update writes what update makes of the object as this machine has it. An error
+// that was judged by that alone is told from one that the registry gave.
 func (s *kindStorage) update(ctx context.Context, path string, key api.Key, out runtime.Object, ignoreNotFound bool,
 	preconditions *storage.Preconditions, update storage.UpdateFunc,
-) error {
+) (judged bool, err error) {
 	for again := s.door.again(); ; {
 		record, current, err := s.current(path, key)
 		if err != nil {
-			return err
+			return false, err
 		}
 		change := command.Change{Op: command.Create, Key: key}
 		verb := "create"
@@ -200,29 +214,29 @@ func (s *kindStorage) update(ctx context.Context, path string, key api.Key, out 
 		case ignoreNotFound:
 			current = s.new()
 		default:
-			return storage.NewKeyNotFoundError(path, 0)
+			return true, storage.NewKeyNotFoundError(path, 0)
 		}
 		if err := preconditions.Check(path, current); err != nil {
-			return err
+			return true, err
 		}
 		updated, _, err := update(current, storage.ResponseMeta{ResourceVersion: change.Version})
 		if err != nil {
-			return err
+			return true, err
 		}
 		if change.Object, err = s.external(updated); err != nil {
-			return err
+			return false, err
 		}
 		written, err := s.door.write(ctx, verb, change)
 		switch {
 		case err == nil:
-			return s.internal(written, out)
+			return false, s.internal(written, out)
 		case apierrors.IsNotFound(err) && record != nil:
-			return storage.NewKeyNotFoundError(path, 0)
+			return false, storage.NewKeyNotFoundError(path, 0)
 		case !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err):
-			return err
+			return false, err
 		}
 		if err := again.wait(ctx, change.Version); err != nil {
-			return err
+			return false, err
 		}
 	}
 }
