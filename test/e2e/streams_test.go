@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,7 +34,7 @@ func TestPortForwardToALoopback(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = c.Process.Kill(); _ = c.Wait() }()
+	defer func() { _ = c.Process.Kill() }()
 	lines := bufio.NewReader(out)
 	line, err := lines.ReadString('\n')
 	at := regexp.MustCompile(`^Forwarding from (127\.0\.0\.1:\d+) -> 80\n$`).FindStringSubmatch(line)
@@ -46,15 +47,25 @@ func TestPortForwardToALoopback(t *testing.T) {
 			t.Errorf("page %q", page)
 		}
 	}
-	// The session ends with the pod, as soon as somebody notices.
+	// The session ends with the pod, when a connection tells it.
 	h.Troupe("delete", "pod", "local")
-	if r, err := h.HTTP().Get("http://" + at[1] + "/hostname"); err == nil {
-		r.Body.Close()
-		t.Errorf("a pod that is gone answers: %s", r.Status)
-	}
-	if err := c.Wait(); err == nil || !strings.Contains(said.String(), "lost connection to pod") {
-		t.Errorf("%v: %s", err, &said)
-	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	lab.Eventually(t, patience, "the session ends", func() error {
+		if r, err := h.HTTP().Get("http://" + at[1] + "/hostname"); err == nil {
+			r.Body.Close()
+			t.Errorf("a pod that is gone answers: %s", r.Status)
+		}
+		select {
+		case err := <-ended:
+			if err == nil || !strings.Contains(said.String(), "lost connection to pod") {
+				t.Errorf("%v: %s", err, &said)
+			}
+			return nil
+		default:
+			return errors.New("it goes on")
+		}
+	})
 }
 
 func TestCopy(t *testing.T) {
