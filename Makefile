@@ -19,7 +19,7 @@ SEEDS ?= 2000
 
 # command:package pairs, and those whose command is not there.
 RUN_NEEDS  := containerd:containerd runc:runc nft:nftables ip:iproute2
-TEST_NEEDS := $(RUN_NEEDS) gcc:gcc nsenter:util-linux unshare:util-linux
+TEST_NEEDS := $(RUN_NEEDS) busybox:busybox-static gcc:gcc nsenter:util-linux unshare:util-linux
 missing = $(sort $(foreach n,$(1),$(if $(shell command -v $(firstword $(subst :, ,$(n)))),,$(lastword $(subst :, ,$(n))))))
 
 # Installs the packages of the commands that are missing.
