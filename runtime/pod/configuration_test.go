@@ -94,23 +94,28 @@ func TestAnEnvironmentIsMadeOfWhatThePodRefersTo(t *testing.T) {
 		"what is missing and may be": {
 			from: []corev1.EnvFromSource{allOfConfigMap("none", "", &yes), allOfSecret("none", "", &yes)},
 			env: []corev1.EnvVar{
-				{Name: "A", ValueFrom: fromConfigMap("none", "k", &yes)}, {Name: "B", ValueFrom: fromSecret("none", "k", &yes)},
-				{Name: "C", ValueFrom: fromConfigMap("game", "k", &yes)}, {Name: "D", ValueFrom: fromSecret("key", "k", &yes)},
+				{Name: "A", ValueFrom: fromConfigMap("none", "k", &yes)},
+				{Name: "B", ValueFrom: fromSecret("none", "k", &yes)},
+				{Name: "C", ValueFrom: fromConfigMap("game", "k", &yes)},
+				{Name: "D", ValueFrom: fromSecret("key", "k", &yes)},
 				{Name: "E", Value: "$(A)"},
 			},
 			want: "HOSTNAME=web E=$(A)",
 		},
 		"requests and limits, rounded up by the divisor": {
 			env: []corev1.EnvVar{
-				{Name: "A", ValueFrom: ofResource("", "requests.cpu", "0")}, {Name: "B", ValueFrom: ofResource("", "requests.cpu", "1m")},
-				{Name: "C", ValueFrom: ofResource("", "limits.cpu", "1m")}, {Name: "D", ValueFrom: ofResource("", "requests.memory", "1Mi")},
+				{Name: "A", ValueFrom: ofResource("", "requests.cpu", "0")},
+				{Name: "B", ValueFrom: ofResource("", "requests.cpu", "1m")},
+				{Name: "C", ValueFrom: ofResource("", "limits.cpu", "1m")},
+				{Name: "D", ValueFrom: ofResource("", "requests.memory", "1Mi")},
 				{Name: "E", ValueFrom: ofResource("other", "limits.memory", "1Mi")},
 			},
 			want: "HOSTNAME=web A=1 B=125 C=250 D=32 E=64",
 		},
 		"what has no limit is bound by the machine": {
 			env: []corev1.EnvVar{
-				{Name: "A", ValueFrom: ofResource("", "limits.memory", "1Gi")}, {Name: "B", ValueFrom: ofResource("other", "limits.cpu", "1")},
+				{Name: "A", ValueFrom: ofResource("", "limits.memory", "1Gi")},
+				{Name: "B", ValueFrom: ofResource("other", "limits.cpu", "1")},
 				{Name: "C", ValueFrom: ofResource("", "limits.ephemeral-storage", "1Gi")},
 			},
 			want: "HOSTNAME=web A=16 B=8 C=90",
