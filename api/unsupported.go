@@ -53,7 +53,7 @@ var rules = map[string]rule{
 	"ReplicationController.selector":          {verdict: acts},
 	"ReplicationController.template.metadata": {verdict: acts},
 
-	"Pod.activeDeadlineSeconds":         {ignores, "the pod may run for ever", nil},
+	"Pod.activeDeadlineSeconds":         {verdict: acts},
 	"Pod.automountServiceAccountToken":  {ignores, "no token is mounted", []string{"false"}},
 	"Pod.dnsConfig":                     {verdict: acts},
 	"Pod.dnsPolicy":                     {verdict: acts},
@@ -67,7 +67,6 @@ var rules = map[string]rule{
 	"Pod.hostname":                      {verdict: acts},
 	"Pod.hostnameOverride":              {refuses, "use hostname", nil},
 	"Pod.imagePullSecrets":              {verdict: acts},
-	"Pod.initContainers":                {refuses, "do their work in the command of a container until init containers exist", nil},
 	"Pod.nodeName":                      {verdict: acts},
 	"Pod.nodeSelector":                  {verdict: acts},
 	"Pod.os":                            {refuses, "the machines run linux", []string{"{linux}"}},
@@ -134,8 +133,9 @@ var rules = map[string]rule{
 	"Pod.containers[].resources.claims":                 {refuses, "there is no dynamic resource allocation", nil},
 	"Pod.containers[].resources.limits":                 {verdict: acts},
 	"Pod.containers[].resources.requests":               {verdict: acts},
-	"Pod.containers[].restartPolicy":                    {refuses, "the pod's restartPolicy holds for all containers", nil},
-	"Pod.containers[].restartPolicyRules":               {refuses, "the pod's restartPolicy holds for all containers", nil},
+	"Pod.containers[].restartPolicy":                    {verdict: acts},
+	"Pod.containers[].restartPolicyRules[].action":      {refuses, "the container that ended is restarted, no others: say Restart", []string{"Restart"}},
+	"Pod.containers[].restartPolicyRules[].exitCodes":   {verdict: acts},
 	"Pod.containers[].startupProbe":                     {verdict: acts},
 	"Pod.containers[].stdin":                            {verdict: acts},
 	"Pod.containers[].stdinOnce":                        {verdict: acts},
@@ -290,6 +290,8 @@ func planOf(t reflect.Type, path string, found func(path string, r *rule)) plan 
 		switch {
 		case inner == specs["Pod"]:
 			s.below = planOf(inner, "Pod", found) // a template's
+		case inner == reflect.TypeFor[corev1.Container]():
+			s.below = planOf(inner, "Pod.containers[]", found) // an init container's, too
 		case inner.Kind() == reflect.Struct:
 			s.below = planOf(inner, at, found)
 		case found != nil:

@@ -52,7 +52,8 @@ Written by ` + "`make docs`" + ` from the rules in ` + "`api/unsupported.go`" + 
 
 A verdict on a field holds for all below it. *Acted on*: it does what Kubernetes says, or can have no effect of its own.
 *Warned*: the object is accepted, and the client hears that nothing comes of the field. *Refused*: the object would be
-wrong without it, so it is not accepted. Values in brackets are as good as leaving the field out.
+wrong without it, so it is not accepted. Values in brackets are as good as leaving the field out. What stands here of
+` + "`containers`" + ` holds for ` + "`initContainers`" + `.
 `)
 	for _, name := range []string{"Pod", "ReplicationController", "Node", "Namespace"} {
 		rows := map[string]string{}
@@ -61,8 +62,10 @@ wrong without it, so it is not accepted. Values in brackets are as good as leavi
 			if !strings.HasPrefix(path, name+".") || r == nil {
 				return // of a template: that table is the pod's
 			}
-			count[r.verdict]++
 			field := strings.TrimPrefix(path, name+".")
+			if rows[field] == "" { // init containers have the rules of containers
+				count[r.verdict]++
+			}
 			rows[field] = row(field, r)
 		})
 		fmt.Fprintf(&b, "\n## %s\n\n%d acted on, %d warned, %d refused.\n\n", name, count[acts], count[ignores], count[refuses])

@@ -20,7 +20,7 @@ func TestUnsupported(t *testing.T) {
 		t.Errorf("a plain pod, filled in, gives %v %v", warnings, errs)
 	}
 	p := &corev1.Pod{Spec: corev1.PodSpec{
-		InitContainers:        []corev1.Container{{Name: "init"}},
+		InitContainers:        []corev1.Container{{Name: "init", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways), Resources: corev1.ResourceRequirements{Claims: []corev1.ResourceClaim{{Name: "r"}}}}},
 		ServiceAccountName:    "default",
 		PriorityClassName:     "high",
 		HostUsers:             ptr.To(true),
@@ -38,8 +38,8 @@ func TestUnsupported(t *testing.T) {
 	}}
 	rc := &corev1.ReplicationController{Spec: corev1.ReplicationControllerSpec{Template: &corev1.PodTemplateSpec{Spec: p.Spec}}}
 
-	warned := []string{"activeDeadlineSeconds", "priorityClassName"}
-	refused := []string{"containers[0].env[1].valueFrom.fileKeyRef", "initContainers", "volumes[2].projected.sources[1].serviceAccountToken"}
+	warned := []string{"priorityClassName"}
+	refused := []string{"containers[0].env[1].valueFrom.fileKeyRef", "initContainers[0].resources.claims", "volumes[2].projected.sources[1].serviceAccountToken"}
 	for prefix, o := range map[string]api.Object{"spec.": p, "spec.template.spec.": rc} {
 		warnings, errs := api.Unsupported(o)
 		got, want := map[string]bool{}, map[string]bool{}

@@ -158,15 +158,15 @@ func TestPodsAreFilledInAndChecked(t *testing.T) {
 	if _, err := pods.Patch(ctx, a.Name, types.MergePatchType, []byte(`{"spec":{"hostNetwork":true}}`), metav1.PatchOptions{}); !apierrors.IsInvalid(err) {
 		t.Errorf("a change of what may not change: %v", err)
 	}
-	unsupported := pod("init")
-	unsupported.Spec.InitContainers = []corev1.Container{{Name: "i", Image: "busybox"}}
-	if _, err := pods.Create(ctx, unsupported, none); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "spec.initContainers: Forbidden: Troupe does not have this yet") {
-		t.Errorf("init containers: %v", err)
+	unsupported := pod("apart")
+	unsupported.Spec.HostUsers = new(bool)
+	if _, err := pods.Create(ctx, unsupported, none); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "spec.hostUsers: Forbidden: Troupe does not have this yet") {
+		t.Errorf("users of its own: %v", err)
 	}
-	rc := controller("init")
+	rc := controller("apart")
 	rc.Spec.Template.Spec = unsupported.Spec
-	if _, err := s.Client("").CoreV1().ReplicationControllers("default").Create(ctx, rc, none); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "spec.template.spec.initContainers") {
-		t.Errorf("init containers of a controller: %v", err)
+	if _, err := s.Client("").CoreV1().ReplicationControllers("default").Create(ctx, rc, none); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "spec.template.spec.hostUsers") {
+		t.Errorf("users of a controller's own: %v", err)
 	}
 }
 

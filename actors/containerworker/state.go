@@ -62,6 +62,7 @@ type state struct {
 	pod     *corev1.Pod
 	sources api.Sources // what the pod refers to
 	spec    *corev1.Container
+	role    pod.Role
 	phase   phase
 	goal    goal
 	attempt uint32 // of the container that there is, or that is made next
@@ -163,11 +164,14 @@ func (s *state) run(m pod.Run, now time.Time) []effect {
 	if !s.revised(m.Pod, m.Name) {
 		return []effect{report{}} // the pod has no such container: nothing to do
 	}
-	s.status = pod.ContainerStatus(s.spec, m.Old)
+	s.status = pod.ContainerStatus(s.pod, s.spec, m.Old)
 	found := slices.SortedFunc(slices.Values(m.Found), func(a, b container.Container) int { return cmp.Compare(b.Attempt, a.Attempt) })
 	found = slices.DeleteFunc(found, func(c container.Container) bool {
 		return c.ID != pod.ContainerID(s.pod.UID, s.spec.Name, c.Attempt)
 	})
+	if m.Done && (len(found) == 0 || found[0].State != container.Exited || found[0].ExitCode != 0) {
+		return s.done(m.Old)
+	}
 	if len(found) == 0 || m.Old != nil && int64(found[0].Attempt) < int64(m.Old.RestartCount) {
 		return s.anew(m.Old) // the one that was told of last has been removed
 	}
@@ -205,6 +209,22 @@ func ofSame(t *corev1.ContainerStateTerminated, id string) bool {
 	return t != nil && t.ContainerID == pod.FullID(id)
 }
 
+// done begins with an init container that has done its work, and was removed
+// since.
+func (s *state) done(old *corev1.ContainerStatus) []effect {
+	if old != nil {
+		s.status, s.attempt = *old.DeepCopy(), uint32(old.RestartCount)
+	}
+	if !completed(s.status.State.Terminated) {
+		s.status.State = corev1.ContainerState{Terminated: pod.Completed()}
+	}
+	s.unfit()
+	s.turned(ended)
+	return []effect{report{}}
+}
+
+func completed(t *corev1.ContainerStateTerminated) bool { return t != nil && t.ExitCode == 0 }
+
 // anew begins with no container in the runtime: the first one, or the one
 // after a container that somebody removed.
 func (s *state) anew(old *corev1.ContainerStatus) []effect {
@@ -218,7 +238,7 @@ func (s *state) anew(old *corev1.ContainerStatus) []effect {
 			t.ContainerID = old.ContainerID
 		}
 		if t != nil {
-			if !pod.Restarts(s.pod, s.spec, t.ExitCode) {
+			if !pod.Restarts(s.pod, s.spec, t.ExitCode) && !(s.role == pod.Init && completed(t)) {
 				s.turned(ended)
 				s.status.State = corev1.ContainerState{Terminated: t}
 				return []effect{report{}}
@@ -234,13 +254,12 @@ func (s *state) anew(old *corev1.ContainerStatus) []effect {
 // revised takes the pod as it now is; false if it has no such container.
 func (s *state) revised(p *corev1.Pod, name string) bool {
 	s.pod = p
-	for i := range p.Spec.Containers {
-		if p.Spec.Containers[i].Name == name {
-			s.spec = &p.Spec.Containers[i]
-			return true
-		}
+	part := pod.PartOf(p, name)
+	if part.Container == nil {
+		return false
 	}
-	return false
+	s.spec, s.role = part.Container, part.Role
+	return true
 }
 
 // identify shows which container the status is of.
@@ -262,8 +281,13 @@ func (s *state) unfit() { s.set(false, false) }
 // say otherwise, it has started and is ready.
 func (s *state) fit() { s.set(s.spec.StartupProbe == nil, s.spec.ReadinessProbe == nil) }
 
+// set shows whether the container has started, and whether it is ready: an
+// init container is when it has done its work.
 func (s *state) set(started, ready bool) {
 	s.status.Started, s.status.Ready = &started, started && ready
+	if s.role == pod.Init {
+		s.status.Ready = completed(s.status.State.Terminated)
+	}
 }
 
 // remember shows what was last known of a container that ran on while its
@@ -327,10 +351,14 @@ func (s *state) revise(m pod.Revise, now time.Time) []effect {
 
 // changed ends a container whose definition is no longer the pod's.
 func (s *state) changed(now time.Time) []effect {
-	if s.phase != running || s.goal != keep || s.fact.Hash == "" || s.fact.Hash == pod.Hash(s.spec) {
+	if s.phase != running || s.goal != keep || s.role == pod.Init || s.fact.Hash == "" || s.fact.Hash == pod.Hash(s.spec) {
 		return nil
 	}
-	return s.quit(renew, pod.Grace(s.pod), now, fmt.Sprintf("Container %s definition changed, will be restarted", s.spec.Name))
+	why := fmt.Sprintf("Container %s definition changed, will be restarted", s.spec.Name)
+	if s.role == pod.Sidecar {
+		why = fmt.Sprintf("Init container %s definition changed", s.spec.Name)
+	}
+	return s.quit(renew, pod.Grace(s.pod), now, why)
 }
 
 // ask asks for the image if it is not known, else goes on.
@@ -779,7 +807,7 @@ func (s *state) end(t *corev1.ContainerStateTerminated, now time.Time, first *co
 		if s.entered > s.left {
 			s.goal = keep
 		}
-		if again {
+		if again || s.role == pod.Init && completed(t) {
 			return s.restart()
 		}
 	}
@@ -854,6 +882,10 @@ func (s *state) leave(m pod.Leave, now time.Time) []effect {
 		return []effect{report{}}
 	}
 	s.entered, s.left = 0, m.Number
+	if s.role == pod.Init && s.phase == ended && completed(s.status.State.Terminated) {
+		s.goal = leave
+		return s.restart() // when it is its turn in the next sandbox
+	}
 	return s.quit(leave, m.Grace, now, fmt.Sprintf("Stopping container %s", s.spec.Name))
 }
 

@@ -49,6 +49,11 @@ type (
 		sandbox *container.Sandbox
 		err     error
 	}
+	cleared struct {
+		ids  []string
+		turn uint64
+		err  error
+	}
 	sandboxRemoved struct{ err error }
 	diskRemoved    struct{ err error }
 	graceLoaded    struct {
@@ -61,11 +66,15 @@ type (
 		found []container.Container
 		err   error
 	}
+	graceSaved   struct{}
 	sandboxRetry struct{ turn uint64 }
 	mountRetry   struct{ turn uint64 }
 	removeRetry  struct{ turn uint64 }
 	seekAgain    struct{ turn uint64 }
 	searchAgain  struct{ of search }
+	clearAgain   struct{ of purge }
+	graceOver    struct{ at time.Time }
+	expired      struct{ at time.Time }
 )
 
 // Receive implements [actor.Actor].
@@ -99,6 +108,10 @@ func (w *worker) Receive(ctx actor.Context) {
 		w.apply(ctx, w.state.searched(m, w.work.Now()))
 	case searchAgain:
 		w.apply(ctx, []effect{m.of})
+	case cleared:
+		w.apply(ctx, w.state.cleared(m))
+	case clearAgain:
+		w.apply(ctx, []effect{m.of})
 	case sandboxMade:
 		w.apply(ctx, w.state.sandboxMade(m, w.work.Now()))
 	case sandboxSeen:
@@ -109,6 +122,12 @@ func (w *worker) Receive(ctx actor.Context) {
 		w.apply(ctx, w.state.removed(func(s *steps) *bool { return &s.disk }, m.err, w.work.Now()))
 	case graceLoaded:
 		w.apply(ctx, w.state.graceLoaded(m, w.work.Now()))
+	case graceOver:
+		w.apply(ctx, w.state.graceOver(m.at, w.work.Now()))
+	case expired:
+		w.apply(ctx, w.state.expired(m.at, w.work.Now()))
+	case graceSaved:
+		w.apply(ctx, w.state.graceSaved(w.work.Now()))
 	case sandboxRetry:
 		w.apply(ctx, w.state.sandboxRetry(m.turn))
 	case mountRetry:
@@ -158,6 +177,14 @@ func (w *worker) apply(ctx actor.Context, todo []effect) {
 		case seekSandbox:
 			number, id := w.state.number, string(w.state.pod.UID)
 			w.work.Go(ctx, func(c context.Context) any { return findSandbox(c, runtime, number, id) })
+		case purge:
+			w.work.Go(ctx, func(c context.Context) any {
+				var errs []error
+				for _, id := range e.ids {
+					errs = append(errs, runtime.Remove(c, id))
+				}
+				return cleared{e.ids, e.turn, errors.Join(errs...)}
+			})
 		case removeSandbox:
 			id := string(w.state.pod.UID)
 			w.work.Go(ctx, func(c context.Context) any { return sandboxRemoved{runtime.RemoveSandbox(c, id)} })
@@ -188,7 +215,7 @@ func (w *worker) apply(ctx actor.Context, todo []effect) {
 					// A restarted agent would signal again and count from then.
 					w.config.Log.Warn("record grace", slog.String("pod", string(uid)), slog.Any("error", err))
 				}
-				return nil
+				return graceSaved{}
 			})
 		case removeDisk:
 			uid := w.state.pod.UID

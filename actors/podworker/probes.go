@@ -21,8 +21,8 @@ type prober struct {
 // probe begins with the actors that the pod's probes need.
 func (s *state) probe() []effect {
 	var todo []effect
-	for i := range s.pod.Spec.Containers {
-		c := &s.pod.Spec.Containers[i]
+	for _, part := range pod.Parts(s.pod) {
+		c := part.Container
 		for _, kind := range pod.ProbeKinds {
 			if pod.ProbeOf(c, kind) == nil {
 				continue

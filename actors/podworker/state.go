@@ -65,6 +65,10 @@ type state struct {
 
 	killAt time.Time // containers are killed then at the latest; zero: nobody said
 	saved  time.Time // the killAt that is on disk
+	saving int       // writes of it that are under way
+
+	due     time.Time   // the deadline that a timer is set to
+	failure pod.Failure // why it ends before its containers do by themselves
 
 	old     *corev1.PodStatus // as last reported
 	sent    uint64            // reports
@@ -73,10 +77,15 @@ type state struct {
 
 // child is a container's worker.
 type child struct {
-	found  []container.Container // what it is to begin with, once
-	fresh  bool                  // found has not been given yet
-	ran    bool                  // it has had its Run
-	report *pod.ContainerReport  // the last one
+	role    pod.Role
+	spawned bool                  // there is one: its turn has come, or something of it was found
+	found   []container.Container // what it is to begin with, once
+	fresh   bool                  // found has not been given yet
+	ran     bool                  // it has had its Run
+	report  *pod.ContainerReport  // the last one
+	passed  bool                  // of an init container: what comes after it may begin
+	entered uint64                // the number of the last Enter that it was told
+	killAt  time.Time             // of the last Stop
 }
 
 // steps are the parts of removing that are done.
@@ -99,14 +108,18 @@ type (
 	runSandbox    struct{ spec container.SandboxSpec }
 	seekSandbox   struct{}
 	removeSandbox struct{}
-	mount         struct{}
-	unmount       struct{}
-	dismiss       struct{}
-	loadGrace     struct{}
-	saveGrace     struct{ left time.Duration }
-	removeDisk    struct{}
-	discard       struct{ id string }
-	report        struct {
+	purge         struct {
+		ids  []string
+		turn uint64
+	}
+	mount      struct{}
+	unmount    struct{}
+	dismiss    struct{}
+	loadGrace  struct{}
+	saveGrace  struct{ left time.Duration }
+	removeDisk struct{}
+	discard    struct{ id string }
+	report     struct {
 		status *corev1.PodStatus
 		number uint64
 	}
@@ -125,6 +138,7 @@ func (search) effect()        {}
 func (runSandbox) effect()    {}
 func (seekSandbox) effect()   {}
 func (removeSandbox) effect() {}
+func (purge) effect()         {}
 func (mount) effect()         {}
 func (unmount) effect()       {}
 func (dismiss) effect()       {}
@@ -156,22 +170,31 @@ func (s *state) keep(m pod.Keep, now time.Time) []effect {
 	s.pod, s.gone, s.sources = m.Pod, m.Gone, m.Sources
 	s.old, s.children = m.Pod.Status.DeepCopy(), map[string]*child{}
 	byName := map[string][]container.Container{}
-	running := false
+	leaves := false // something has to leave a sandbox that is broken
 	for _, c := range m.Found.Containers {
 		byName[c.Name] = append(byName[c.Name], c)
-		running = running || c.State == container.Running
+		leaves = leaves || c.State == container.Running || pod.PartOf(m.Pod, c.Name).Role == pod.Init
 	}
 	nothing := m.Found.Sandbox == nil && len(m.Found.Containers) == 0
 	if terminal(m.Pod.Status.Phase) || s.deleted() && nothing {
 		return s.remove(now)
 	}
+	s.sandbox = m.Found.Sandbox
+	ready := s.sandbox != nil && s.sandbox.Ready
+	passed, blocked := 0, false
+	if ready {
+		passed = passedBy(m.Pod, m.Found.Containers)
+	}
 	var todo []effect
-	for i := range m.Pod.Spec.Containers {
-		name := m.Pod.Spec.Containers[i].Name
-		s.names = append(s.names, name)
-		s.children[name] = &child{found: byName[name], fresh: true}
-		todo = append(todo, spawn{name})
-		delete(byName, name)
+	for i, part := range pod.Parts(m.Pod) {
+		c := &child{role: part.Role, found: byName[part.Name], fresh: true, passed: i < passed}
+		s.names = append(s.names, part.Name)
+		s.children[part.Name] = c
+		if c.spawned = !blocked || len(c.found) > 0; c.spawned {
+			todo = append(todo, spawn{part.Name})
+		}
+		blocked = blocked || c.blocks()
+		delete(byName, part.Name)
 	}
 	todo = append(todo, s.probe()...)
 	for _, c := range m.Found.Containers {
@@ -179,7 +202,6 @@ func (s *state) keep(m pod.Keep, now time.Time) []effect {
 			todo = append(todo, discard{c.ID})
 		}
 	}
-	s.sandbox = m.Found.Sandbox
 	if s.deleted() {
 		s.turned(stopping)
 		if s.gone {
@@ -188,15 +210,15 @@ func (s *state) keep(m pod.Keep, now time.Time) []effect {
 		}
 		return append(todo, loadGrace{})
 	}
-	todo = append(todo, s.mount()...)
+	todo = append(append(todo, s.mount()...), s.watch(now)...)
 	switch {
 	case nothing:
 		s.turned(preparing)
 		return append(todo, s.makeSandbox()...)
-	case s.sandbox != nil && s.sandbox.Ready:
+	case ready:
 		s.turned(preparing)
 		return todo
-	case running:
+	case leaves:
 		return append(todo, s.remake(now)...)
 	}
 	s.turned(preparing)
@@ -320,22 +342,18 @@ func (s *state) enter(now time.Time) []effect {
 	}
 	s.turned(active)
 	s.number++
-	var todo []effect
-	for _, name := range s.names {
-		if s.children[name].ran {
-			todo = append(todo, tell{name, pod.Enter{Number: s.number, Addr: s.sandbox.Addr, Mounts: s.mounts[name]}})
-		}
-	}
-	return append(todo, s.publish(now)...)
+	return append(s.letIn(), s.publish(now)...)
 }
 
-// remake lets the containers leave a sandbox that is broken.
+// remake lets the containers leave a sandbox that is broken. In the next one
+// init containers run again.
 func (s *state) remake(now time.Time) []effect {
 	s.turned(remaking)
 	s.sandbox = nil
 	s.number++
 	todo := []effect{sandboxChanged}
 	for _, name := range s.names {
+		s.children[name].passed = false
 		if s.children[name].ran {
 			todo = append(todo, tell{name, s.leave()})
 		}
@@ -343,13 +361,27 @@ func (s *state) remake(now time.Time) []effect {
 	return append(todo, s.publish(now)...)
 }
 
-func (s *state) leave() pod.Leave {
-	grace := corev1.DefaultTerminationGracePeriodSeconds * time.Second
-	if g := s.pod.Spec.TerminationGracePeriodSeconds; g != nil {
-		grace = time.Duration(*g) * time.Second
+// remade: all have left, so the next sandbox can be made.
+func (s *state) remade() []effect {
+	s.turned(preparing)
+	if ids := s.purged(); len(ids) > 0 {
+		return []effect{purge{ids, s.turn}}
 	}
-	return pod.Leave{Number: s.number, Grace: grace}
+	return s.makeSandbox()
 }
+
+// cleared takes what became of removing what must run again.
+func (s *state) cleared(m cleared) []effect {
+	switch {
+	case m.turn != s.turn || s.phase != preparing:
+		return nil
+	case m.err != nil:
+		return []effect{wait{again, clearAgain{purge{m.ids, m.turn}}}}
+	}
+	return s.makeSandbox()
+}
+
+func (s *state) leave() pod.Leave { return pod.Leave{Number: s.number, Grace: s.grace()} }
 
 // hello is a child's: it has started, or started again.
 func (s *state) hello(name string, now time.Time) []effect {
@@ -361,6 +393,7 @@ func (s *state) hello(name string, now time.Time) []effect {
 	if c == nil || s.phase >= removing {
 		return nil
 	}
+	c.entered, c.killAt = 0, time.Time{}
 	if c.fresh {
 		c.fresh = false
 		found := c.found
@@ -382,12 +415,14 @@ func (s *state) hello(name string, now time.Time) []effect {
 }
 
 func (s *state) oldOf(name string) *corev1.ContainerStatus {
-	if r := s.children[name].report; r != nil {
-		return &r.Status
+	if c := s.children[name]; c != nil && c.report != nil {
+		return &c.report.Status
 	}
-	for i := range s.old.ContainerStatuses {
-		if s.old.ContainerStatuses[i].Name == name {
-			return &s.old.ContainerStatuses[i]
+	for _, statuses := range [][]corev1.ContainerStatus{s.old.InitContainerStatuses, s.old.ContainerStatuses} {
+		for i := range statuses {
+			if statuses[i].Name == name {
+				return &statuses[i]
+			}
 		}
 	}
 	return nil
@@ -408,22 +443,21 @@ func (s *state) start(name string, found []container.Container, now time.Time) [
 		return nil
 	}
 	c.ran = true
-	todo := []effect{tell{name, pod.Run{Pod: s.pod, Name: name, Found: found, Old: s.oldOf(name), Sources: s.sources}}}
+	todo := []effect{tell{name, pod.Run{
+		Pod: s.pod, Name: name, Found: found, Old: s.oldOf(name), Sources: s.sources,
+		Done: c.role == pod.Init && c.passed,
+	}}}
 	switch s.phase {
 	case active:
-		todo = append(todo, tell{name, pod.Enter{Number: s.number, Addr: s.sandbox.Addr, Mounts: s.mounts[name]}})
+		todo = append(todo, s.letIn()...)
 	case remaking:
 		todo = append(todo, tell{name, s.leave()})
 	case stopping:
 		if !s.killAt.IsZero() {
-			todo = append(todo, tell{name, s.stopping(now)})
+			todo = append(todo, s.bid(now)...)
 		}
 	}
 	return todo
-}
-
-func (s *state) stopping(now time.Time) pod.Stop {
-	return pod.Stop{Grace: max(s.killAt.Sub(now), 0), Signaled: !s.saved.IsZero()}
 }
 
 // wish takes the pod as the registry has it.
@@ -444,8 +478,11 @@ func (s *state) wish(m pod.Wish, now time.Time) []effect {
 	pushed := !s.sources.Equal(sources) || !maps.Equal(before.Labels, s.pod.Labels) || !maps.Equal(before.Annotations, s.pod.Annotations)
 	if s.phase < finishing && (pushed || !equality.Semantic.DeepEqual(before.Spec, s.pod.Spec)) {
 		for _, name := range s.names {
-			todo = append(todo, tell{name, pod.Revise{Pod: s.pod, Sources: s.sources}})
+			if s.children[name].ran {
+				todo = append(todo, tell{name, pod.Revise{Pod: s.pod, Sources: s.sources}})
+			}
 		}
+		todo = append(todo, s.watch(now)...)
 	}
 	if s.phase < finishing && pushed && pod.Follows(s.pod) {
 		todo = append(todo, s.remount()...)
@@ -485,10 +522,7 @@ func (s *state) graceLoaded(m graceLoaded, now time.Time) []effect {
 	if s.phase != stopping || !s.killAt.IsZero() {
 		return nil
 	}
-	left := time.Duration(0)
-	if g := s.pod.DeletionGracePeriodSeconds; g != nil {
-		left = time.Duration(*g) * time.Second
-	}
+	left := s.grace()
 	if m.ok {
 		left = min(left, m.left)
 		s.saved = now.Add(left)
@@ -499,14 +533,20 @@ func (s *state) graceLoaded(m graceLoaded, now time.Time) []effect {
 
 // stop ends the containers by killAt.
 func (s *state) stop(now time.Time) []effect {
-	var todo []effect
-	for _, name := range s.names {
-		if s.children[name].ran {
-			todo = append(todo, tell{name, s.stopping(now)})
-		}
+	todo := s.bid(now)
+	if left := s.killAt.Sub(now); left > 0 && slices.ContainsFunc(s.names, func(name string) bool { return s.children[name].role == pod.Sidecar }) {
+		todo = append(todo, wait{left, graceOver{s.killAt}})
 	}
 	todo = append(todo, s.examine()...)
 	return append(todo, s.settle(now)...)
+}
+
+// graceOver lets nobody wait any longer for his turn to stop.
+func (s *state) graceOver(at, now time.Time) []effect {
+	if s.phase != stopping || !at.Equal(s.killAt) {
+		return nil
+	}
+	return s.bid(now)
 }
 
 // reported takes a child's report.
@@ -519,56 +559,61 @@ func (s *state) reported(name string, r pod.ContainerReport, now time.Time) []ef
 	if s.phase == active && r.Lost == s.number {
 		return s.remake(now)
 	}
-	todo := append(s.publish(now), s.examine()...)
+	s.pass(c)
+	todo := append(append(s.letIn(), s.publish(now)...), s.examine()...)
 	return append(todo, s.settle(now)...)
-}
-
-// all tells whether every child's last report is so.
-func (s *state) all(so func(*pod.ContainerReport) bool) bool {
-	return !slices.ContainsFunc(s.names, func(name string) bool {
-		r := s.children[name].report
-		return !s.children[name].ran || r == nil || !so(r)
-	})
 }
 
 // settle goes on once all children are where they should be.
 func (s *state) settle(now time.Time) []effect {
 	switch s.phase {
-	case preparing, active:
-		if s.all(func(r *pod.ContainerReport) bool { return r.Over }) {
+	case preparing, active, remaking:
+		switch {
+		case s.spent() && !s.held():
 			return s.finish(now)
-		}
-	case remaking:
-		if s.all(func(r *pod.ContainerReport) bool { return r.Over }) {
-			return s.finish(now)
-		}
-		if s.all(func(r *pod.ContainerReport) bool { return r.Left == s.number }) {
-			s.turned(preparing)
-			return s.makeSandbox()
+		case s.spent():
+			return s.wind()
+		case s.phase == remaking && s.all(func(r *pod.ContainerReport) bool { return r.Left == s.number }):
+			return s.remade()
 		}
 	case stopping:
 		if s.killAt.IsZero() {
 			return nil
 		}
 		if s.all(func(r *pod.ContainerReport) bool { return r.Stopped }) {
-			if s.making {
+			switch {
+			case s.making:
 				return nil
+			case s.deleted():
+				return s.remove(now)
 			}
-			return s.remove(now)
+			return s.finish(now)
 		}
-		if s.all(func(r *pod.ContainerReport) bool { return r.Signaled }) && s.saved != s.killAt && !s.gone {
+		todo := s.bid(now)
+		if s.heard() && s.saved != s.killAt && !s.gone {
 			s.saved = s.killAt
-			return []effect{saveGrace{s.killAt.Sub(now)}}
+			s.saving++
+			todo = append(todo, saveGrace{s.killAt.Sub(now)})
 		}
+		return todo
 	}
 	return nil
+}
+
+// graceSaved: its record is on disk, as far as it can be.
+func (s *state) graceSaved(now time.Time) []effect {
+	s.saving--
+	if s.phase != removing || !s.steps.sandbox || !s.steps.volumes {
+		return nil
+	}
+	return s.proceed(now)
 }
 
 // finish waits until the registry has the end of a pod that ended by itself:
 // what it is told of is removed afterwards.
 func (s *state) finish(now time.Time) []effect {
 	s.turned(finishing)
-	return s.finished(now)
+	return append(s.publish(now), s.finished(now)...)
 }
 
 func (s *state) finished(now time.Time) []effect {
@@ -626,6 +671,8 @@ func (s *state) proceed(now time.Time) []effect {
 		return []effect{removeSandbox{}}
 	case !s.steps.volumes:
 		return []effect{unmount{}, wait{overdue, removeRetry{s.turn}}}
+	case s.deleted() && !s.steps.disk && s.saving > 0:
+		return nil // what is written now would be left behind
 	case s.deleted() && !s.steps.disk:
 		return []effect{removeDisk{}}
 	}
@@ -713,32 +760,44 @@ func (s *state) seekAgain(turn uint64) []effect {
 // publish reports the pod's status if it is another than before.
 func (s *state) publish(now time.Time) []effect {
 	statuses, heals := map[string]corev1.ContainerStatus{}, false
-	for i := range s.pod.Spec.Containers {
-		c := &s.pod.Spec.Containers[i]
-		child := s.children[c.Name]
-		switch {
-		case child != nil && child.report != nil:
-			statuses[c.Name] = child.report.Status
-			heals = heals || child.report.Heals
-		case child != nil:
+	for _, part := range pod.Parts(s.pod) {
+		switch c := s.children[part.Name]; {
+		case c != nil && c.report != nil:
+			statuses[part.Name] = c.report.Status
+			heals = heals || c.report.Heals
+		case c != nil && c.spawned:
 			return nil // wait until every child knows: an adopted pod does not change in between
 		default:
-			statuses[c.Name] = pod.ContainerStatus(c, nil)
-			for _, old := range s.old.ContainerStatuses {
-				if old.Name == c.Name {
-					statuses[c.Name] = old
-				}
-			}
+			statuses[part.Name] = s.idleStatus(part, c != nil)
 		}
 	}
 	status := pod.Status(pod.Facts{
 		Pod: s.pod, Old: s.old, Machine: s.machine, Sandbox: s.sandbox, Containers: statuses,
-		Heals: heals, Ending: s.phase == finishing || s.phase >= removing, Ended: s.phase >= removing, Now: now,
+		Begun: s.begun(), Held: s.held(), Heals: heals, Failure: s.failure,
+		Ending: s.phase == finishing || s.phase >= removing, Ended: s.phase >= removing, Now: now,
 	})
 	if s.gone || equality.Semantic.DeepEqual(status, s.old) {
 		return nil
 	}
 	s.old = status
 	s.sent++
-	return []effect{report{status, s.sent}}
+	return append([]effect{report{status, s.sent}}, s.watch(now)...)
+}
+
+// idleStatus is the status of a container that has no worker: as it was
+// reported last. What waits for its turn does not run, whatever was.
+func (s *state) idleStatus(part pod.Part, waits bool) corev1.ContainerStatus {
+	old := s.oldOf(part.Name)
+	if old == nil {
+		return pod.ContainerStatus(s.pod, part.Container, nil)
+	}
+	status := *old.DeepCopy()
+	if r := status.State.Running; r != nil && waits {
+		t := pod.Lost("", r.StartedAt.Time)
+		t.ContainerID = status.ContainerID
+		no := false
+		status.State = corev1.ContainerState{Terminated: t}
+		status.Ready, status.Started = false, &no
+	}
+	return status
 }

@@ -31,9 +31,10 @@ func twoContainers() *corev1.Pod {
 // may be on its way while the status still shows the end of the last.
 func TestAPodThatIsStoppedHasNotEndedBeforeItsContainers(t *testing.T) {
 	p := twoContainers()
+	p.DeletionTimestamp = &metav1.Time{Time: noon}
 	s := state{pod: p, old: &p.Status, phase: stopping, killAt: noon.Add(time.Minute), names: []string{"a", "b"}, children: map[string]*child{}}
 	for _, name := range s.names {
-		s.children[name] = &child{ran: true, report: &pod.ContainerReport{Status: exited(name, 137), Stopped: name == "b"}}
+		s.children[name] = &child{spawned: true, ran: true, report: &pod.ContainerReport{Status: exited(name, 137), Stopped: name == "b"}}
 	}
 	report := func(r pod.ContainerReport) corev1.PodPhase {
 		s.reported("a", r, noon)

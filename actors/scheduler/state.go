@@ -21,6 +21,7 @@ import (
 	schedulingv1 "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"github.com/troupe-sh/troupe/actors/mailbox"
 	"github.com/troupe-sh/troupe/actors/reconcile"
@@ -196,7 +197,13 @@ func demandOf(pod *corev1.Pod) demand {
 	for name, q := range resource.PodRequests(pod, resource.PodResourcesOptions{}) {
 		d.requests[name] = amount(name, q)
 	}
-	for _, c := range pod.Spec.Containers {
+	lasting := slices.Clone(pod.Spec.Containers)
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; podutil.IsRestartableInitContainer(c) {
+			lasting = append(lasting, *c)
+		}
+	}
+	for _, c := range lasting {
 		for _, p := range c.Ports {
 			if p.HostPort > 0 {
 				d.ports = append(d.ports, p)

@@ -60,6 +60,9 @@ func (e *events) add(n pod.Note, suffix string) {
 		}
 		if n.Container != "" {
 			v.pod.FieldPath = "spec.containers{" + n.Container + "}"
+			if pod.PartOf(n.Pod, n.Container).Role != pod.Main {
+				v.pod.FieldPath = "spec.initContainers{" + n.Container + "}"
+			}
 		}
 		e.known[a] = v
 	}

@@ -63,10 +63,14 @@ const (
 // Unhealthy is why a container whose probe failed is killed, and within which
 // grace: the probe's own goes before the pod's.
 func Unhealthy(p *corev1.Pod, c *corev1.Container, kind ProbeKind) (why string, grace time.Duration) {
-	why = fmt.Sprintf("Container %s failed %s probe", c.Name, strings.ToLower(string(kind)))
-	if RestartsUnhealthy(p, c) {
-		why += ", will be restarted"
+	what, then := "Container", ""
+	switch {
+	case PartOf(p, c.Name).Role == Sidecar:
+		what = "Init container"
+	case RestartsUnhealthy(p, c):
+		then = ", will be restarted"
 	}
+	why = fmt.Sprintf("%s %s failed %s probe%s", what, c.Name, strings.ToLower(string(kind)), then)
 	grace = Grace(p)
 	if probe := ProbeOf(c, kind); probe != nil && probe.TerminationGracePeriodSeconds != nil && p.DeletionGracePeriodSeconds == nil {
 		grace = time.Duration(*probe.TerminationGracePeriodSeconds) * time.Second

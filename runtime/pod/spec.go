@@ -80,9 +80,9 @@ func hostname(p *corev1.Pod) string {
 
 func hostPorts(p *corev1.Pod) ([]container.HostPort, error) {
 	var ports []container.HostPort
-	for _, c := range p.Spec.Containers {
+	for _, c := range Parts(p) {
 		for _, port := range c.Ports {
-			if port.HostPort == 0 {
+			if port.HostPort == 0 || c.Role == Init {
 				continue
 			}
 			h := container.HostPort{

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,6 +18,7 @@ import (
 // Reasons of container states and conditions, in Kubernetes' words.
 const (
 	ReasonCreating      = "ContainerCreating"
+	ReasonInitializing  = "PodInitializing" // ContainerCreating of a pod with init containers
 	ReasonCompleted     = "Completed"
 	ReasonError         = "Error"
 	ReasonOOMKilled     = "OOMKilled"
@@ -24,10 +26,11 @@ const (
 	ReasonUnknown       = "Unknown"                // it ended while nobody looked: the machine rebooted
 	ReasonStatusUnknown = "ContainerStatusUnknown" // it was removed
 
-	reasonPodCompleted = "PodCompleted"
-	reasonPodFailed    = "PodFailed"
-	reasonNotReady     = "ContainersNotReady"
-	reasonGates        = "ReadinessGatesNotReady"
+	reasonPodCompleted   = "PodCompleted"
+	reasonPodFailed      = "PodFailed"
+	reasonNotReady       = "ContainersNotReady"
+	reasonNotInitialized = "ContainersNotInitialized"
+	reasonGates          = "ReadinessGatesNotReady"
 )
 
 // Exit codes of containers whose own is not known.
@@ -97,20 +100,37 @@ func FullID(id string) string {
 	return "containerd://" + id
 }
 
-// Restarts tells whether a container that ended with code runs again.
+// Completed is the end of an init container that the runtime knows nothing of
+// any more: what comes after it has begun, so it has done its work.
+func Completed() *corev1.ContainerStateTerminated {
+	return &corev1.ContainerStateTerminated{
+		Reason:  ReasonCompleted,
+		Message: "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally",
+	}
+}
+
+// Restarts tells whether a container that ended with code runs again. An init
+// container that has done its work does not, whatever the pod's policy.
 func Restarts(p *corev1.Pod, c *corev1.Container, code int32) bool {
+	if code == 0 && PartOf(p, c.Name).Role == Init {
+		return false
+	}
 	return podutil.ContainerShouldRestart(*c, p.Spec, code)
 }
 
-// ContainerStatus is the status of a container before anything is known of it
-// but what the registry has.
-func ContainerStatus(c *corev1.Container, old *corev1.ContainerStatus) corev1.ContainerStatus {
+// ContainerStatus is the status of a container of p before anything is known of
+// it but what the registry has.
+func ContainerStatus(p *corev1.Pod, c *corev1.Container, old *corev1.ContainerStatus) corev1.ContainerStatus {
 	no := false
+	reason := ReasonCreating
+	if len(p.Spec.InitContainers) > 0 {
+		reason = ReasonInitializing
+	}
 	s := corev1.ContainerStatus{
 		Name:    c.Name,
 		Image:   c.Image,
 		Started: &no,
-		State:   corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: ReasonCreating}},
+		State:   corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}},
 	}
 	for _, v := range c.VolumeMounts {
 		mount := corev1.VolumeMountStatus{Name: v.Name, MountPath: v.MountPath, ReadOnly: v.ReadOnly}
@@ -134,11 +154,20 @@ type Facts struct {
 	Machine    Machine
 	Sandbox    *container.Sandbox
 	Containers map[string]corev1.ContainerStatus
-	Heals      bool // one that a probe ended runs again, whatever its exit code says
-	Ending     bool // nothing is started any more
-	Ended      bool // nothing runs any more nor ever will
+	Begun      bool    // its main containers have had their turn in this sandbox
+	Held       bool    // something of it may run still: it has not come to its end yet
+	Ending     bool    // nothing is started any more
+	Ended      bool    // nothing runs any more nor ever will
+	Failure    Failure // why it has failed, whatever its containers say
+	Heals      bool    // one that a probe ended runs again, whatever its exit code says
 	Now        time.Time
 }
+
+// Failure is why a pod as a whole has failed.
+type Failure struct{ Reason, Message string }
+
+// DeadlineExceeded is the failure of a pod that ran longer than it may.
+var DeadlineExceeded = Failure{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"}
 
 // Status is a pod's status, by the rules of Kubernetes' own agent.
 func Status(f Facts) *corev1.PodStatus {
@@ -151,7 +180,7 @@ func Status(f Facts) *corev1.PodStatus {
 		PodIPs:                     old.PodIPs,
 		NominatedNodeName:          p.Status.NominatedNodeName,
 		ResourceClaimStatuses:      p.Status.ResourceClaimStatuses,
-		InitContainerStatuses:      old.InitContainerStatuses,
+		InitContainerStatuses:      initStatuses(f),
 		EphemeralContainerStatuses: old.EphemeralContainerStatuses,
 		ContainerStatuses:          containerStatuses(f),
 	}
@@ -160,20 +189,26 @@ func Status(f Facts) *corev1.PodStatus {
 		s.StartTime = &now
 	}
 	addresses(s, f)
-	s.Phase = phase(p, s.ContainerStatuses, f.Ending)
-	if f.Heals && !f.Ending && (s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed) {
+	s.Phase = phase(f, s)
+	if f.Heals && !f.Ending && terminal(s.Phase) {
 		s.Phase = corev1.PodRunning
 	}
-	if f.Ended && s.Phase != corev1.PodSucceeded {
+	if f.Ended && s.Phase != corev1.PodSucceeded || f.Failure.Reason != "" {
 		s.Phase = corev1.PodFailed
 	}
+	if f.Held && terminal(s.Phase) {
+		s.Phase = cmp.Or(old.Phase, corev1.PodPending)
+	}
 	for _, before := range []corev1.PodPhase{old.Phase, p.Status.Phase} {
-		if before == corev1.PodSucceeded || before == corev1.PodFailed {
+		if terminal(before) {
 			s.Phase = before // a pod never leaves the end
 		}
 	}
-	if s.Phase == old.Phase {
+	switch {
+	case s.Phase == old.Phase:
 		s.Reason, s.Message = old.Reason, old.Message
+	case s.Phase == corev1.PodFailed:
+		s.Reason, s.Message = f.Failure.Reason, f.Failure.Message
 	}
 	s.Conditions = conditions(f, s)
 	return s
@@ -197,27 +232,105 @@ func addresses(s *corev1.PodStatus, f Facts) {
 	}
 }
 
-// containerStatuses are sorted by name. Once the pod has ended none is left
-// open: what nobody can tell counts as a failure.
+func terminal(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }
+
+// containerStatuses are sorted by name. Once the pod has ended none of those
+// that had their turn is left open: what nobody can tell counts as a failure.
 func containerStatuses(f Facts) []corev1.ContainerStatus {
 	var all []corev1.ContainerStatus
+	closed := f.Ended && initialized(f)
 	for _, name := range slices.Sorted(maps.Keys(f.Containers)) {
+		if PartOf(f.Pod, name).Role != Main {
+			continue
+		}
 		c := f.Containers[name]
-		if f.Ended && c.State.Terminated == nil {
-			c.State = corev1.ContainerState{Terminated: Lost("", time.Time{})}
-			c.Ready = false
+		if closed && c.State.Terminated == nil {
+			c = lost(c)
 		}
 		all = append(all, c)
 	}
 	return all
 }
 
+// initStatuses are in the pod's order. Once it has ended none is left open up
+// to the last that has ever begun.
+func initStatuses(f Facts) []corev1.ContainerStatus {
+	var all []corev1.ContainerStatus
+	for i := range f.Pod.Spec.InitContainers {
+		if c, ok := f.Containers[f.Pod.Spec.InitContainers[i].Name]; ok {
+			all = append(all, c)
+		}
+	}
+	if !f.Ended {
+		return all
+	}
+	for i, begun := len(all)-1, false; i >= 0; i-- {
+		begun = begun || i == 0 || moved(all[i])
+		if begun && all[i].State.Terminated == nil {
+			all[i] = lost(all[i])
+		}
+	}
+	return all
+}
+
+func lost(c corev1.ContainerStatus) corev1.ContainerStatus {
+	c.State = corev1.ContainerState{Terminated: Lost("", time.Time{})}
+	c.Ready = false
+	return c
+}
+
+// moved tells whether a container has ever done more than wait.
+func moved(c corev1.ContainerStatus) bool {
+	return c.State.Waiting == nil || c.LastTerminationState.Terminated != nil
+}
+
+// initialized tells whether the main containers have ever had their turn.
+func initialized(f Facts) bool {
+	inits := f.Pod.Spec.InitContainers
+	for i := range f.Pod.Spec.Containers {
+		if c, ok := f.Containers[f.Pod.Spec.Containers[i].Name]; ok && moved(c) {
+			return true
+		}
+	}
+	return len(inits) == 0 || passed(f.Pod, f.Containers[inits[len(inits)-1].Name])
+}
+
+// passed tells whether what comes after an init container may begin.
+func passed(p *corev1.Pod, c corev1.ContainerStatus) bool {
+	if PartOf(p, c.Name).Role == Sidecar {
+		return c.Started != nil && *c.Started
+	}
+	return c.State.Terminated != nil && c.State.Terminated.ExitCode == 0
+}
+
 // phase is where a pod stands.
-func phase(p *corev1.Pod, statuses []corev1.ContainerStatus, ending bool) corev1.PodPhase {
-	var unknown, running, waiting, stopped, final, succeeded int
+func phase(f Facts, s *corev1.PodStatus) corev1.PodPhase {
+	p := f.Pod
+	var unknown, running, waiting, stopped, final, succeeded, pending, failed int
+	for i := range p.Spec.InitContainers {
+		c := &p.Spec.InitContainers[i]
+		s, ok := podutil.GetContainerStatus(s.InitContainerStatuses, c.Name)
+		end := cmp.Or(s.State.Terminated, s.LastTerminationState.Terminated)
+		switch sidecar := PartOf(p, c.Name).Role == Sidecar; {
+		case sidecar && !ok:
+			unknown++
+		case sidecar && s.State.Running != nil:
+			running++
+			if !f.Begun && !passed(p, s) {
+				pending++
+			}
+		case sidecar && end == nil:
+			waiting++
+		case sidecar: // one that has ended says nothing about the pod
+		case s.State.Running != nil || end == nil:
+			pending++
+		case end.ExitCode != 0 && !Restarts(p, c, end.ExitCode):
+			failed++
+		}
+	}
 	for i := range p.Spec.Containers {
 		c := &p.Spec.Containers[i]
-		s, ok := podutil.GetContainerStatus(statuses, c.Name)
+		s, ok := podutil.GetContainerStatus(s.ContainerStatuses, c.Name)
 		switch {
 		case !ok:
 			unknown++
@@ -243,13 +356,15 @@ func phase(p *corev1.Pod, statuses []corev1.ContainerStatus, ending bool) corev1
 		}
 	}
 	switch {
-	case waiting > 0:
+	case failed > 0:
+		return corev1.PodFailed
+	case pending > 0 || waiting > 0:
 		return corev1.PodPending
 	case running > 0 && unknown == 0:
 		return corev1.PodRunning
 	case running > 0 || unknown > 0 || stopped == 0:
 		return corev1.PodPending
-	case !ending && stopped != final:
+	case !f.Ending && stopped != final:
 		return corev1.PodRunning // in the process of restarting
 	case stopped == succeeded:
 		return corev1.PodSucceeded
@@ -267,10 +382,6 @@ func conditions(f Facts, s *corev1.PodStatus) []corev1.PodCondition {
 			all = append(all, c)
 		}
 	}
-	initialized := corev1.PodCondition{Type: corev1.PodInitialized, Status: corev1.ConditionTrue}
-	if s.Phase == corev1.PodSucceeded {
-		initialized.Reason = reasonPodCompleted
-	}
 	containers := containersReady(f.Pod, s)
 	ready := containers
 	ready.Type = corev1.PodReady
@@ -279,7 +390,7 @@ func conditions(f Facts, s *corev1.PodStatus) []corev1.PodCondition {
 	}
 	own := []corev1.PodCondition{
 		{Type: corev1.PodReadyToStartContainers, Status: truth(f.Sandbox != nil && f.Sandbox.Ready)},
-		initialized, ready, containers,
+		initializedCondition(f, s), ready, containers,
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
 	}
 	for _, c := range own {
@@ -305,32 +416,72 @@ func truth(b bool) corev1.ConditionStatus {
 	return corev1.ConditionFalse
 }
 
-func containersReady(p *corev1.Pod, s *corev1.PodStatus) corev1.PodCondition {
-	c := corev1.PodCondition{Type: corev1.ContainersReady, Status: corev1.ConditionFalse}
-	var unknown, unready []string
-	for _, spec := range p.Spec.Containers {
-		status, ok := podutil.GetContainerStatus(s.ContainerStatuses, spec.Name)
+// initializedCondition tells whether the init containers are done. It stays
+// true when they run again in another sandbox.
+func initializedCondition(f Facts, s *corev1.PodStatus) corev1.PodCondition {
+	c := corev1.PodCondition{Type: corev1.PodInitialized, Status: corev1.ConditionTrue}
+	var unknown, incomplete []string
+	for _, spec := range f.Pod.Spec.InitContainers {
+		status, ok := podutil.GetContainerStatus(s.InitContainerStatuses, spec.Name)
 		switch {
 		case !ok:
 			unknown = append(unknown, spec.Name)
-		case !status.Ready:
-			unready = append(unready, spec.Name)
+		case !passed(f.Pod, status):
+			incomplete = append(incomplete, spec.Name)
 		}
 	}
+	if s.Phase == corev1.PodSucceeded && len(unknown) == 0 {
+		c.Reason = reasonPodCompleted
+		return c
+	}
+	_, before := podutil.GetPodCondition(f.Old, corev1.PodInitialized)
+	if before != nil && before.Status == corev1.ConditionTrue || slices.ContainsFunc(s.ContainerStatuses, begun) {
+		return c
+	}
+	if message := lacking(unknown, "incomplete", incomplete); message != "" {
+		c.Status, c.Reason, c.Message = corev1.ConditionFalse, reasonNotInitialized, message
+	}
+	return c
+}
+
+func begun(c corev1.ContainerStatus) bool { return c.State.Running != nil || c.State.Terminated != nil }
+
+// lacking names the containers that a condition waits for.
+func lacking(unknown []string, what string, others []string) string {
 	var parts []string
 	if len(unknown) > 0 {
 		parts = append(parts, fmt.Sprintf("containers with unknown status: %s", unknown))
 	}
-	if len(unready) > 0 {
-		parts = append(parts, fmt.Sprintf("containers with unready status: %s", unready))
+	if len(others) > 0 {
+		parts = append(parts, fmt.Sprintf("containers with %s status: %s", what, others))
 	}
+	return strings.Join(parts, ", ")
+}
+
+func containersReady(p *corev1.Pod, s *corev1.PodStatus) corev1.PodCondition {
+	c := corev1.PodCondition{Type: corev1.ContainersReady, Status: corev1.ConditionFalse}
+	var unknown, unready []string
+	statuses := slices.Concat(s.InitContainerStatuses, s.ContainerStatuses)
+	for _, part := range Parts(p) {
+		if part.Role == Init {
+			continue
+		}
+		status, ok := podutil.GetContainerStatus(statuses, part.Name)
+		switch {
+		case !ok:
+			unknown = append(unknown, part.Name)
+		case !status.Ready:
+			unready = append(unready, part.Name)
+		}
+	}
+	message := lacking(unknown, "unready", unready)
 	switch {
 	case s.Phase == corev1.PodSucceeded && len(unknown) == 0:
 		c.Reason = reasonPodCompleted
 	case s.Phase == corev1.PodFailed:
 		c.Reason = reasonPodFailed
-	case len(parts) > 0:
-		c.Reason, c.Message = reasonNotReady, strings.Join(parts, ", ")
+	case message != "":
+		c.Reason, c.Message = reasonNotReady, message
 	default:
 		c.Status = corev1.ConditionTrue
 	}

@@ -82,6 +82,7 @@ type (
 		Found   []container.Container   // of this name
 		Old     *corev1.ContainerStatus // as the registry has it
 		Sources api.Sources
+		Done    bool // it is an init container that has done its work in this sandbox
 	}
 
 	// Revise is a changed pod, or what it refers to has changed.
@@ -99,7 +100,8 @@ type (
 	}
 
 	// Leave says that the sandbox has to be made anew: the container must end
-	// within Grace. The answer is a ContainerReport with this number as Left.
+	// within Grace, and an init container runs again in the next. The answer is
+	// a ContainerReport with this number as Left.
 	Leave struct {
 		Number uint64
 		Grace  time.Duration
