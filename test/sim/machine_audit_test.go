@@ -43,6 +43,9 @@ type auditor struct {
 	starts  int
 	broken  map[types.UID]time.Time // sandboxes, by the devil
 	foreign map[string]bool         // what he made
+	bereft  map[types.UID]bool      // pods of which he removed a container
+	boxed   map[types.UID]time.Time // when their sandboxes were made, the last time
+	sides   map[string]bool         // sidecars that have run there
 	wrong   error
 	last    string // change that was seen
 }
@@ -58,6 +61,7 @@ func newAuditor(m *machine) *auditor {
 		m: m, objects: map[api.Key]*journal.Record{}, pods: map[types.UID]api.Key{}, history: map[uint64]api.Key{},
 		made: map[string]int{}, refusals: map[string]bool{}, asked: map[types.UID][]asked{}, forced: map[types.UID]bool{},
 		broken: map[types.UID]time.Time{}, foreign: map[string]bool{},
+		bereft: map[types.UID]bool{}, boxed: map[types.UID]time.Time{}, sides: map[string]bool{},
 	}
 	m.runtime.Subscribe(func(container.Event) { a.dirty = true })
 	return a
@@ -205,7 +209,7 @@ func says(o api.Object) string {
 	switch o := o.(type) {
 	case *corev1.Pod:
 		s := fmt.Sprintf("%s on %q %s", o.UID, o.Spec.NodeName, o.Status.Phase)
-		for _, c := range o.Status.ContainerStatuses {
+		for _, c := range statuses(o) {
 			switch st := c.State; {
 			case st.Running != nil:
 				s += fmt.Sprintf(" %s#%d running", c.Name, c.RestartCount)
@@ -256,9 +260,10 @@ func (a *auditor) pod(key api.Key, old, now api.Object) error {
 	case before.DeletionTimestamp != nil && after.DeletionTimestamp == nil:
 		return fmt.Errorf("%s is no longer deleted", key)
 	}
-	for i, c := range before.Status.ContainerStatuses {
-		if i < len(after.Status.ContainerStatuses) && after.Status.ContainerStatuses[i].RestartCount < c.RestartCount {
-			return fmt.Errorf("%s: container %s had restarted %d times, now %d", key, c.Name, c.RestartCount, after.Status.ContainerStatuses[i].RestartCount)
+	was, is := statuses(before), statuses(after)
+	for i, c := range was {
+		if len(is) == len(was) && is[i].RestartCount < c.RestartCount {
+			return fmt.Errorf("%s: container %s had restarted %d times, now %d", key, c.Name, c.RestartCount, is[i].RestartCount)
 		}
 	}
 	return nil
@@ -266,8 +271,8 @@ func (a *auditor) pod(key api.Key, old, now api.Object) error {
 
 // answered checks that nothing is ready, or has started, that did not say so.
 func (a *auditor) answered(p *corev1.Pod) error {
-	for _, c := range p.Spec.Containers {
-		for _, s := range p.Status.ContainerStatuses {
+	for _, c := range pod.Parts(p) {
+		for _, s := range statuses(p) {
 			if s.Name != c.Name {
 				continue
 			}
@@ -281,6 +286,10 @@ func (a *auditor) answered(p *corev1.Pod) error {
 		}
 	}
 	return nil
+}
+
+func statuses(p *corev1.Pod) []corev1.ContainerStatus {
+	return slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
 }
 
 // runs tells whether a container of the pod runs that the devil has not made.
@@ -396,10 +405,63 @@ func (a *auditor) look() error {
 	return nil
 }
 
-// started counts a container that the agent starts.
+// started counts a container that the agent starts, and checks that it is its turn.
 func (a *auditor) started(c container.Container) {
 	a.starts++
 	a.dirty = true
+	uid := types.UID(c.Pod.UID)
+	p := a.wanted(uid)
+	if p == nil {
+		return
+	}
+	for _, part := range pod.Parts(p) {
+		if part.Name == c.Name {
+			if part.Role == pod.Init && a.done(uid, c.Name) {
+				a.fail("%s runs again, and has done its work", c.ID)
+			}
+			a.sides[string(uid)+" "+c.Name] = part.Role == pod.Sidecar
+			return
+		}
+		if part.Role == pod.Init && !a.done(uid, part.Name) && !a.bereft[uid] || part.Role == pod.Sidecar && !a.sides[string(uid)+" "+part.Name] {
+			a.fail("%s starts before %s is done", c.ID, part.Name)
+		}
+	}
+}
+
+// done tells whether an init container has done its work in the sandbox that is there.
+func (a *auditor) done(uid types.UID, name string) bool {
+	return slices.ContainsFunc(a.containers(), func(c container.Container) bool {
+		return c.Pod.UID == string(uid) && c.Name == name && c.State == container.Exited && c.ExitKnown && c.ExitCode == 0 && !c.StartedAt.Before(a.boxed[uid])
+	})
+}
+
+// wanted is the pod of a UID; nil if there is none.
+func (a *auditor) wanted(uid types.UID) *corev1.Pod {
+	if err := a.read(); err != nil {
+		a.fail("%w", err)
+		return nil
+	}
+	key, ok := a.pods[uid]
+	if !ok {
+		return nil
+	}
+	return a.object(a.objects[key]).(*corev1.Pod)
+}
+
+// remakes notes that a sandbox is made: what was done in another is undone.
+func (a *auditor) remakes(id string) {
+	a.dirty = true
+	for _, s := range a.sandboxes() {
+		if s.ID == id && s.Ready {
+			return
+		}
+	}
+	a.boxed[types.UID(id)] = a.m.w.Now()
+	for who := range a.sides {
+		if strings.HasPrefix(who, id+" ") {
+			delete(a.sides, who)
+		}
+	}
 }
 
 // broke notes that the devil spoiled a pod's sandbox: what runs in it may be ended.
@@ -438,18 +500,52 @@ func (a *auditor) mayEnd(c container.Container) error {
 	if at, broken := a.broken[uid]; broken && !c.StartedAt.After(at) {
 		return nil
 	}
-	if err := a.read(); err != nil {
-		return err
-	}
-	key, ok := a.pods[uid]
-	if !ok {
+	p := a.wanted(uid)
+	if p == nil || p.DeletionTimestamp != nil || a.expired(p) {
 		return nil
 	}
-	p := a.object(a.objects[key]).(*corev1.Pod)
-	if p.DeletionTimestamp != nil || a.m.probes.unwell[c.ID] {
+	if a.m.probes.unwell[c.ID] || pod.PartOf(p, c.Name).Role == pod.Sidecar && (a.bereft[uid] || a.spent(p)) {
 		return nil
 	}
-	return fmt.Errorf("container %s of %s runs and is wanted", c.ID, key)
+	return fmt.Errorf("container %s of %s runs and is wanted", c.ID, api.KeyOf(p))
+}
+
+// expired tells whether a pod has been active for as long as it may be.
+func (a *auditor) expired(p *corev1.Pod) bool {
+	d, since := p.Spec.ActiveDeadlineSeconds, p.Status.StartTime
+	return d != nil && since != nil && a.m.w.Now().Sub(since.Time) >= time.Duration(*d)*time.Second
+}
+
+// spent tells whether all that a pod is for has ended, or never can begin.
+func (a *auditor) spent(p *corev1.Pod) bool {
+	last := map[string]container.Container{}
+	for _, c := range a.containers() {
+		if c.Pod.UID == string(p.UID) && !a.foreign[c.ID] && (last[c.Name].ID == "" || c.Attempt > last[c.Name].Attempt) {
+			last[c.Name] = c
+		}
+	}
+	for _, part := range pod.Parts(p) {
+		c := last[part.Name]
+		over := c.State != container.Running && c.ID != "" && !pod.Restarts(p, part.Container, code(c))
+		switch {
+		case part.Role == pod.Init && over && code(c) != 0:
+			return true
+		case part.Role == pod.Main && !over:
+			return false
+		}
+	}
+	return true
+}
+
+// code is what a container's end counts as.
+func code(c container.Container) int32 {
+	switch {
+	case c.State == container.Created:
+		return pod.ExitUnstarted
+	case !c.ExitKnown:
+		return pod.ExitUnknown
+	}
+	return int32(c.ExitCode)
 }
 
 // busy tells whether anything but machines and events has changed since seq.
@@ -543,7 +639,7 @@ func (a *auditor) podUnsettled(p *corev1.Pod, box container.Sandbox, boxed bool,
 	if err := a.configuration(p, all); err != nil {
 		return err
 	}
-	for _, st := range p.Status.ContainerStatuses {
+	for _, st := range statuses(p) {
 		if !settledContainer(p, st, all) {
 			return fmt.Errorf("container %s says %+v, the runtime %+v", st.Name, st, all)
 		}
@@ -583,14 +679,17 @@ func (a *auditor) configuration(p *corev1.Pod, all []container.Container) error 
 func settledContainer(p *corev1.Pod, st corev1.ContainerStatus, all []container.Container) bool {
 	id := pod.ContainerID(p.UID, st.Name, uint32(st.RestartCount))
 	running := slices.ContainsFunc(all, func(c container.Container) bool { return c.ID == id && c.State == container.Running })
-	if running != (st.State.Running != nil) || running != st.Ready {
+	part := pod.PartOf(p, st.Name)
+	ready := running
+	if part.Role == pod.Init {
+		ready = st.State.Terminated != nil && st.State.Terminated.ExitCode == 0
+	}
+	if running != (st.State.Running != nil) || ready != st.Ready {
 		return false
 	}
-	for _, c := range p.Spec.Containers {
-		if c.Name == st.Name && runs(c.Image) && !running &&
-			(p.Spec.RestartPolicy == corev1.RestartPolicyAlways || st.State.Terminated == nil) {
-			return false
-		}
+	if part.Role == pod.Main && runs(part.Image) && !running && !hopeless(p) &&
+		(p.Spec.RestartPolicy == corev1.RestartPolicyAlways || st.State.Terminated == nil) {
+		return false
 	}
 	return !running || st.ContainerID == pod.FullID(id)
 }

@@ -84,6 +84,7 @@ func (d *devil) removeContainer() {
 	if all := d.m.audit.containers(); len(all) > 0 {
 		c := pick(d.w, all)
 		d.w.Note("devil: remove %s", c.ID)
+		d.m.audit.bereft[types.UID(c.Pod.UID)] = true
 		d.m.runtime.RemoveBehind(c.ID)
 	}
 }

@@ -31,6 +31,7 @@ var images = map[string]fake.Behaviour{
 	"app:1":  {},
 	"deaf:1": {IgnoreTERM: true},
 	"slow:1": {TermAfter: 3 * time.Second},
+	"prep:1": {Exits: true, ExitAfter: 1500 * time.Millisecond},
 	"done:1": {Exits: true, ExitAfter: 4 * time.Second, Message: "done"},
 	"fail:1": {Exits: true, ExitAfter: 2 * time.Second, ExitCode: 3},
 	"oom:1":  {Exits: true, ExitAfter: 5 * time.Second, OOM: true},
@@ -111,8 +112,11 @@ func (p *portal) Configure(ctx context.Context, n container.Network) error {
 
 // RunSandbox implements [container.Runtime].
 func (p *portal) RunSandbox(ctx context.Context, s container.SandboxSpec) (box container.Sandbox, err error) {
-	p.m.audit.changed()
-	err = p.call("RunSandbox "+s.ID, func() (err error) { box, err = p.Runtime.RunSandbox(ctx, s); return err })
+	err = p.call("RunSandbox "+s.ID, func() (err error) {
+		p.m.audit.remakes(s.ID)
+		box, err = p.Runtime.RunSandbox(ctx, s)
+		return err
+	})
 	return box, err
 }
 

@@ -360,6 +360,9 @@ func (u *user) createController() {
 	name := fmt.Sprintf("rc%d", u.w.Rand().IntN(3))
 	n, image := int32(u.w.Rand().IntN(5)), u.image()
 	t := u.template(name, image, corev1.RestartPolicyAlways)
+	if u.w.Rand().IntN(4) == 0 {
+		t.Spec.InitContainers = []corev1.Container{initial("init", "prep:1"), sidecar("first", "app:1")}
+	}
 	u.create(&corev1.ReplicationController{
 		ObjectMeta: metav1.ObjectMeta{Namespace: u.namespace(), Name: name},
 		Spec:       corev1.ReplicationControllerSpec{Replicas: &n, Selector: map[string]string{"app": name}, Template: &t},
@@ -375,10 +378,37 @@ func (u *user) createPod() {
 		side.Name, side.Image = "side", "app:1"
 		t.Spec.Containers = append(t.Spec.Containers, side)
 	}
+	for i := range u.w.Rand().IntN(4) {
+		c := initial(fmt.Sprintf("init%d", i), pick(u.w, []string{"prep:1", "prep:1", "prep:1", "done:1", "fail:1"}))
+		if u.w.Rand().IntN(3) == 0 {
+			c = sidecar(fmt.Sprintf("side%d", i), pick(u.w, []string{"app:1", "slow:1", "deaf:1", "fail:1"}))
+		}
+		t.Spec.InitContainers = append(t.Spec.InitContainers, c)
+	}
+	if u.w.Rand().IntN(6) == 0 {
+		seconds := 5 + int64(u.w.Rand().IntN(90))
+		t.Spec.ActiveDeadlineSeconds = &seconds
+	}
 	u.create(&corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: u.namespace(), Name: name, Labels: map[string]string{"pod": name}},
 		Spec:       t.Spec,
 	}, wish{image: image, policy: policy})
+}
+
+func initial(name, image string) corev1.Container {
+	return corev1.Container{Name: name, Image: image, ImagePullPolicy: corev1.PullIfNotPresent}
+}
+
+func sidecar(name, image string) corev1.Container {
+	c, always := initial(name, image), corev1.ContainerRestartPolicyAlways
+	c.RestartPolicy = &always
+	return c
+}
+
+// hopeless tells whether a pod has an init container that cannot do its work,
+// or a sidecar that ends again and again.
+func hopeless(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Image == "fail:1" })
 }
 
 func (u *user) scale() {
@@ -577,7 +607,7 @@ func (u *user) rest() {
 func (u *user) restless() bool {
 	for _, record := range u.m.journal.Hub().List("pods", "") {
 		p := u.m.audit.object(record).(*corev1.Pod)
-		if runs(p.Spec.Containers[0].Image) || terminal(p) {
+		if runs(p.Spec.Containers[0].Image) && !hopeless(p) || terminal(p) {
 			continue
 		}
 		return true
@@ -627,6 +657,15 @@ func (u *user) unlike(key api.Key, want *wish) error {
 	case *corev1.ReplicationController:
 		return u.controllerUnlike(key, want, o)
 	case *corev1.Pod:
+		if o.Spec.ActiveDeadlineSeconds != nil {
+			if !terminal(o) {
+				return fmt.Errorf("%s should have ended, it is %s", key, o.Status.Phase)
+			}
+			return nil
+		}
+		if hopeless(o) {
+			return nil
+		}
 		if terminal(o) && want.policy != corev1.RestartPolicyAlways {
 			return nil
 		}
