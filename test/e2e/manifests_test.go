@@ -103,6 +103,13 @@ var manifests = []struct {
 		file: "projected", pods: 1, becomes: allRunning, asked: "cat /projected-volume/username", says: "admin",
 		needs: []string{"create secret generic user --from-literal=username=admin", "create secret generic pass --from-literal=password=1f2d1e2e67df"},
 	},
+	{file: "init-containers", pods: 1, becomes: func(p *corev1.Pod) error {
+		// It asks a machine on the internet, which no test reaches.
+		if s := p.Status.InitContainerStatuses; p.Status.Phase != corev1.PodPending || len(s) == 0 || s[0].RestartCount == 0 {
+			return fmt.Errorf("phase %s, %s", p.Status.Phase, states(p))
+		}
+		return nil
+	}},
 	{file: "redis", pods: 1, becomes: allRunning, log: "Ready to accept connections"},
 	{file: "security-context", pods: 1, becomes: allRunning, port: 8080, page: "Hello Kubernetes!"},
 	{file: "security-context-4", pods: 1, becomes: allRunning, port: 8080, page: "Hello, world!"},
