@@ -82,8 +82,6 @@ func (a *auditor) step() error {
 	return nil
 }
 
-func (a *auditor) changed() { a.dirty = true }
-
 func (a *auditor) fail(format string, args ...any) {
 	if a.wrong == nil {
 		a.wrong = fmt.Errorf(format, args...)
@@ -629,6 +627,11 @@ func (a *auditor) podUnsettled(p *corev1.Pod, box container.Sandbox, boxed bool,
 	case terminal(p):
 		if boxed || len(all) > 0 || a.m.volumes.have[p.UID] != nil {
 			return fmt.Errorf("it has ended, and %d containers are left", len(all))
+		}
+		for _, c := range p.Status.Conditions {
+			if c.Type == corev1.PodReadyToStartContainers && c.Status == corev1.ConditionTrue {
+				return fmt.Errorf("it has ended, and its status still has a sandbox")
+			}
 		}
 		return nil
 	case !boxed || !box.Ready:

@@ -102,6 +102,7 @@ func (d *devil) breakSandbox() {
 		return
 	}
 	d.w.Note("devil: remove sandbox %s", s.ID)
+	d.m.audit.bereft[types.UID(s.Pod.UID)] = true
 	if err := d.m.runtime.RemoveSandbox(context.Background(), s.ID); err != nil {
 		d.w.Failf("%v", err)
 	}

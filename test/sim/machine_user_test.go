@@ -607,7 +607,7 @@ func (u *user) rest() {
 func (u *user) restless() bool {
 	for _, record := range u.m.journal.Hub().List("pods", "") {
 		p := u.m.audit.object(record).(*corev1.Pod)
-		if runs(p.Spec.Containers[0].Image) && !hopeless(p) || terminal(p) {
+		if runs(p.Spec.Containers[0].Image) && !hopeless(p) && p.Spec.ActiveDeadlineSeconds == nil || terminal(p) {
 			continue
 		}
 		return true
