@@ -131,9 +131,8 @@ func TestAnAgentThatIsKilledIsStartedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.kill(old)
-	g.until("another keeper runs", func() bool {
-		pid, err := keeperPID(g.dir)
-		return err == nil && pid != old
+	g.until("another keeper guards it", func() bool {
+		return strings.Count(g.read("keeper.log"), fmt.Sprintf("\"agent is guarded\" pid=%d\n", second)) == 2
 	})
 	g.kill(second)
 	third := g.await(second)

@@ -681,10 +681,12 @@ func TestRequests(t *testing.T) {
 	defer conn.Close()
 	r := bufio.NewReader(conn)
 	for ask, want := range map[string]string{
-		`{"op":"attach","containerID":"c0"}`: `{"version":1,"error":"operation \"attach\" is not known to this keeper"}`,
-		`{"op":"ping"}`:                      `{"version":1}`,
-		`{`:                                  `{"version":1,"error":"unexpected end of JSON input"}`,
-		`{"op":"follow"}`:                    `{"version":1,"error":"follow: no log given"}`,
+		`{"op":"attach","containerID":"c0"}`: `{"version":2,"error":"container c0 is not followed"}`,
+		`{"op":"dance"}`:                     `{"version":2,"error":"operation \"dance\" is not known to this keeper"}`,
+		`{"op":"ping"}`:                      `{"version":2}`,
+		`{`:                                  `{"version":2,"error":"unexpected end of JSON input"}`,
+		`{"op":"follow"}`:                    `{"version":2,"error":"follow: no log given"}`,
+		`{"op":"guard"}`:                     `{"version":2,"error":"guard: no agent given"}`,
 	} {
 		fmt.Fprintln(conn, ask)
 		if got, err := r.ReadString('\n'); strings.TrimSpace(got) != want {

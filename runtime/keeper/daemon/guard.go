@@ -50,6 +50,7 @@ func (g *guard) watch(ctx context.Context, a keeper.Agent) error {
 	g.release()
 	g.release = cancel
 	g.mu.Unlock()
+	g.log.Info("agent is guarded", "pid", a.PID)
 	go func() {
 		defer cancel()
 		process := os.NewFile(uintptr(fd), "agent")
