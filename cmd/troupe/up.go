@@ -172,7 +172,7 @@ func runningAgent(ctx context.Context, d place.Dirs) (int, error) {
 		if pid != 0 || err != nil {
 			return pid, err
 		}
-		if taken, err := d.Taken(); err != nil || !taken {
+		if coming, err := comesBack(d); err != nil || !coming {
 			return 0, err
 		}
 		select {
@@ -181,6 +181,15 @@ func runningAgent(ctx context.Context, d place.Dirs) (int, error) {
 		case <-time.After(pollInterval):
 		}
 	}
+}
+
+// comesBack tells whether the keeper has started an agent again that has not
+// come so far as to write its process id: the file is of the one before.
+func comesBack(d place.Dirs) (bool, error) {
+	if !exists(d.PIDFile()) {
+		return false, nil
+	}
+	return d.Taken()
 }
 
 // findAgent is the path of trouped: beside this command, or on the PATH.
@@ -234,7 +243,11 @@ func startDetached(ctx context.Context, a *agent, d place.Dirs, args []string, o
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	go func() {
-		fail(fmt.Errorf("it ended: %v", ended(agent.Wait())))
+		err := agent.Wait()
+		if coming, _ := comesBack(d); coming {
+			return // the keeper was quicker: its agent is waited for
+		}
+		fail(fmt.Errorf("it ended: %v", ended(err)))
 	}()
 	node, err := waitReady(ctx, a)
 	if err != nil {

@@ -22,23 +22,23 @@ spec:
   initContainers:
   - name: first
     image: busybox
-    command: [sh, -c, "echo first >> /work/log; until [ -e /work/go ]; do sleep 0.1; done"]
-    volumeMounts: [{name: work, mountPath: /work}]
+    command: [sh, -c, "echo first >> /scratch/log; until [ -e /scratch/go ]; do sleep 0.1; done"]
+    volumeMounts: [{name: work, mountPath: /scratch}]
   - name: side
     image: busybox
     restartPolicy: Always
-    command: [sh, -c, "echo side >> /work/log; trap 'echo side ends >> /work/log; exit 0' TERM; sleep 3600 & wait"]
-    volumeMounts: [{name: work, mountPath: /work}]
-    startupProbe: {exec: {command: [test, -e, /work/log]}, periodSeconds: 1, failureThreshold: 60}
+    command: [sh, -c, "echo side >> /scratch/log; trap 'echo side ends >> /scratch/log; exit 0' TERM; sleep 3600 & wait"]
+    volumeMounts: [{name: work, mountPath: /scratch}]
+    startupProbe: {exec: {command: [test, -e, /scratch/log]}, periodSeconds: 1, failureThreshold: 60}
   - name: second
     image: busybox
-    command: [sh, -c, "echo second >> /work/log; cat /work/log"]
-    volumeMounts: [{name: work, mountPath: /work}]
+    command: [sh, -c, "echo second >> /scratch/log; cat /scratch/log"]
+    volumeMounts: [{name: work, mountPath: /scratch}]
   containers:
   - name: c
     image: busybox
-    command: [sh, -c, "echo main >> /work/log; exec sleep 3600"]
-    volumeMounts: [{name: work, mountPath: /work}]
+    command: [sh, -c, "echo main >> /scratch/log; exec sleep 3600"]
+    volumeMounts: [{name: work, mountPath: /scratch}]
 `, "apply", "-f", "-")
 	waitPod(t, h, "web", "runs its first init container", func(p *corev1.Pod) bool {
 		s := p.Status.InitContainerStatuses
@@ -49,7 +49,7 @@ spec:
 	}
 	h.Kill()
 	h.Up()
-	h.Troupe("exec", "web", "-c", "first", "--", "touch", "/work/go")
+	h.Troupe("exec", "web", "-c", "first", "--", "touch", "/scratch/go")
 	p := waitPod(t, h, "web", "is ready", func(p *corev1.Pod) bool { return isReady(p) })
 	for i, s := range p.Status.InitContainerStatuses {
 		if s.RestartCount != 0 || !s.Ready || (s.State.Terminated == nil) != (i == 1) {
@@ -57,7 +57,7 @@ spec:
 		}
 	}
 	const order = "first\nside\nsecond\nmain\n"
-	if out := h.Troupe("exec", "web", "-c", "c", "--", "cat", "/work/log"); out != order {
+	if out := h.Troupe("exec", "web", "-c", "c", "--", "cat", "/scratch/log"); out != order {
 		t.Errorf("the order is\n%s", out)
 	}
 	if out := h.Troupe("logs", "web", "-c", "second"); out != "first\nside\nsecond\n" {
