@@ -19,7 +19,7 @@ func TestAPullForOneWhoIsNoActor(t *testing.T) {
 	r := fake.New(fake.Options{})
 	actortest.Run(t, images.New(images.Config{Kernel: mailbox.Real(), Runtime: r}), func(k *actortest.Kit) {
 		k.Start()
-		r.Offer("app:1", fake.Offer{Takes: 30 * time.Second, Size: 400}) // longer than it waits before it asks again
+		r.Offer("app:1", fake.Offer{Takes: 25 * time.Second, Size: 400}) // longer than it waits before it asks again, and not over when it does
 		pull := func(ctx context.Context, name string, step func(container.Step)) (container.Image, error) {
 			return pullImage(ctx, k.Root(), k.PID(actortest.Path), pod.PullImage{Name: name}, step)
 		}
