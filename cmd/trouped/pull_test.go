@@ -33,7 +33,7 @@ func TestAPullForOneWhoIsNoActor(t *testing.T) {
 		if _, err := pull(context.Background(), "none:1", nil); !errors.Is(err, container.ErrNotFound) {
 			t.Errorf("one that is not there: %v", err)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 1100*time.Millisecond) // between two words on how far it is
 		defer cancel()
 		r.Offer("slow:1", fake.Offer{Takes: time.Hour})
 		if _, err := pull(ctx, "slow:1", func(container.Step) {}); !errors.Is(err, context.DeadlineExceeded) {
