@@ -114,8 +114,10 @@ func newUp(a *agent, streams genericiooptions.IOStreams) *cobra.Command {
 
 			It runs in the foreground, or with --detach in the background; the command then waits
 			until the node is Ready. An agent in the background that crashes or is killed is
-			started again by the keeper, which outlives it. Several agents run on one machine with directories, sockets
-			and names of their own, each in a network namespace of its own.`),
+			started again by the keeper, which outlives it.
+
+			Several agents run on one machine with directories, sockets and names of their own,
+			each in a network namespace of its own.`),
 		Example: templates.Examples(`
 			# In the background
 			troupe up --detach
